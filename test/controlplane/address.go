@@ -1,0 +1,133 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// URL returns the address of the first API server.
+func (c *ControlPlane) URL() string { return c.URLs()[0] }
+
+// URLs returns the addresses of all API servers.
+func (c *ControlPlane) URLs() []string {
+	urls := make([]string, len(c.apis))
+	for n, p := range c.apis {
+		urls[n] = loopbackURL("https", p.number)
+	}
+	return urls
+}
+
+// EtcdURL returns the address of etcd, which asks for no credentials.
+func (c *ControlPlane) EtcdURL() string { return loopbackURL("http", c.etcd.number) }
+
+// Issuer returns the issuer and audience of ServiceAccount tokens.
+func (c *ControlPlane) Issuer() string { return issuer }
+
+// Dir returns the directory of data, certificates and logs.
+func (c *ControlPlane) Dir() string { return c.dir }
+
+// Program returns the path of one of the programs, kubectl for instance.
+func (c *ControlPlane) Program(name string) string { return filepath.Join(c.opts.Programs, name) }
+
+// CAFile returns the path of the certificate that vouches for the API servers.
+func (c *ControlPlane) CAFile() string { return c.pki.cert("server-ca") }
+
+// ClientCAFile returns the path of the certificate that vouches for clients,
+// as --client-ca-file wants it.
+func (c *ControlPlane) ClientCAFile() string { return c.pki.cert("client-ca") }
+
+// FrontProxyCAFile returns the path of the certificate that vouches for
+// whoever may speak for others by X-Remote headers, as
+// --requestheader-client-ca-file wants it.
+func (c *ControlPlane) FrontProxyCAFile() string { return c.pki.cert("front-proxy-ca") }
+
+// ServiceAccountKeyFile returns the path of the key that signs ServiceAccount
+// tokens.
+func (c *ControlPlane) ServiceAccountKeyFile() string { return c.pki.key("service-account") }
+
+// ServerCert returns a certificate and key for a server on some IP addresses
+// and DNS names, signed like the API servers' own.
+func (c *ControlPlane) ServerCert(name string, hosts ...string) (certPEM, keyPEM []byte, err error) {
+	return c.pki.serverCA.server(name, hosts...)
+}
+
+func (c *ControlPlane) path(elem ...string) string {
+	return filepath.Join(append([]string{c.dir}, elem...)...)
+}
+
+// probe returns a check that a GET of url answers 200.
+func (c *ControlPlane) probe(url string) func(context.Context) error {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(c.pki.serverCA.certPEM)
+	client := &http.Client{
+		// A server that accepts and does not answer is asked again.
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			// No connection may outlive the probe.
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		},
+	}
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+		}
+		return err
+	}
+}
+
+// systemObjects checks that what API servers make for themselves after they
+// are ready is there: the system's namespaces and the Service kubernetes.
+func (c *ControlPlane) systemObjects(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(c.Config())
+	if err != nil {
+		return err
+	}
+	for _, ns := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
+		if _, err := client.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil {
+			return err
+		}
+	}
+	_, err = client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+	return err
+}
+
+// defaultServiceAccount checks that pods can be made in the default namespace.
+func (c *ControlPlane) defaultServiceAccount(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(c.Config())
+	if err != nil {
+		return err
+	}
+	_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+	return err
+}
+
+// both returns a check that passes when two do.
+func both(a, b func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := a(ctx); err != nil {
+			return err
+		}
+		return b(ctx)
+	}
+}

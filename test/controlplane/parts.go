@@ -1,0 +1,166 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Pid returns the process id of a part that is running.
+func (c *ControlPlane) Pid(part Part) (int, error) {
+	r, err := c.running(part)
+	if err != nil {
+		return 0, err
+	}
+	return r.cmd.Process.Pid, nil
+}
+
+// Kill ends a part with SIGKILL and returns when it is gone. Its port stays
+// reserved, so connections to it are refused until Restart.
+func (c *ControlPlane) Kill(part Part) error {
+	r, err := c.running(part)
+	if err != nil {
+		return err
+	}
+	r.kill()
+	return nil
+}
+
+// Terminate ends a part with SIGTERM, as a rolling update would, and returns
+// when it is gone. A part that does not end in 15 s is killed.
+func (c *ControlPlane) Terminate(part Part) error {
+	p, err := c.process(part)
+	if err != nil {
+		return err
+	}
+	p.terminate()
+	return nil
+}
+
+// Restart starts a part again with the port, data and flags it had, and
+// returns when it is ready. A part that is still running is terminated first.
+func (c *ControlPlane) Restart(ctx context.Context, part Part) error {
+	p, err := c.process(part)
+	if err != nil {
+		return err
+	}
+	p.terminate()
+	return p.start(ctx)
+}
+
+// Freeze stops a part with SIGSTOP: its connections stay open, new ones are
+// still accepted by the kernel, and nothing answers.
+func (c *ControlPlane) Freeze(part Part) error { return c.signal(part, syscall.SIGSTOP) }
+
+// Thaw lets a frozen part go on.
+func (c *ControlPlane) Thaw(part Part) error { return c.signal(part, syscall.SIGCONT) }
+
+// Ready returns when a part is ready to serve.
+func (c *ControlPlane) Ready(ctx context.Context, part Part) error {
+	p, err := c.process(part)
+	if err != nil {
+		return err
+	}
+	r, err := p.current()
+	if err != nil {
+		return err
+	}
+	return r.await(ctx, p.ready)
+}
+
+// Log returns what a part has written to stdout and stderr so far.
+func (c *ControlPlane) Log(part Part) (string, error) {
+	p, err := c.process(part)
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(p.log)
+	return string(text), err
+}
+
+// Stop ends all parts, those that others need last, waits until they are gone
+// and removes a temporary directory. It may be called more than once.
+func (c *ControlPlane) Stop() {
+	c.stop.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.terminateThose(func(p Part) bool { return p != Etcd && !isAPIServer(p) })
+		c.terminateThose(isAPIServer)
+		c.terminateThose(func(p Part) bool { return p == Etcd })
+		c.spawn.close()
+		for _, p := range c.ports {
+			p.close()
+		}
+		if c.opts.Dir == "" && c.dir != "" {
+			_ = os.RemoveAll(c.dir)
+		}
+	})
+}
+
+func (c *ControlPlane) terminateThose(these func(Part) bool) {
+	var all sync.WaitGroup
+	for _, p := range c.parts {
+		if these(p.part) {
+			all.Go(p.terminate)
+		}
+	}
+	all.Wait()
+}
+
+func isAPIServer(p Part) bool { return strings.HasPrefix(string(p), string(APIServer)) }
+
+func (c *ControlPlane) signal(part Part, sig syscall.Signal) error {
+	r, err := c.running(part)
+	if err != nil {
+		return err
+	}
+	if err := r.signal(sig); err != nil {
+		return fmt.Errorf("signal %s: %w", part, err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) running(part Part) (*run, error) {
+	p, err := c.process(part)
+	if err != nil {
+		return nil, err
+	}
+	return p.current()
+}
+
+func (c *ControlPlane) process(part Part) (*process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.parts, func(p *process) bool { return p.part == part })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: %w", part, ErrNoPart)
+	}
+	return c.parts[i], nil
+}
+
+// reserve takes a port that Stop gives back.
+func (c *ControlPlane) reserve() (*port, error) {
+	p, err := reservePort()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ports = append(c.ports, p)
+	return p, nil
+}
+
+// logTails returns the ends of all parts' logs.
+func (c *ControlPlane) logTails(lines int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	for _, p := range c.parts {
+		fmt.Fprintf(&b, "\n--- end of the log of %s\n%s\n", p.part, p.tail(lines))
+	}
+	return b.String()
+}
