@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 // URL returns the address of the first API server.
@@ -65,19 +64,25 @@ func (c *ControlPlane) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-// probe returns a check that a GET of url answers 200.
-func (c *ControlPlane) probe(url string) func(context.Context) error {
+// httpClient returns a client with the administrator's certificate. It keeps
+// no connection, so that none outlives its use.
+func (c *ControlPlane) httpClient() *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(c.pki.serverCA.certPEM)
-	client := &http.Client{
-		// A server that accepts and does not answer is asked again.
-		Timeout: 5 * time.Second,
-		Transport: &http.Transport{
-			// No connection may outlive the probe.
-			DisableKeepAlives: true,
-			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		},
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if pair, err := tls.X509KeyPair(c.admin.CertPEM, c.admin.KeyPEM); err == nil {
+		config.Certificates = []tls.Certificate{pair}
 	}
+	return &http.Client{
+		// A frozen server accepts and does not answer; it is asked again.
+		Timeout:   10 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config},
+	}
+}
+
+// probe returns a check that a GET of url answers 200.
+func (c *ControlPlane) probe(url string) func(context.Context) error {
+	client := c.httpClient()
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
@@ -99,26 +104,18 @@ func (c *ControlPlane) probe(url string) func(context.Context) error {
 // systemObjects checks that what API servers make for themselves after they
 // are ready is there: the system's namespaces and the Service kubernetes.
 func (c *ControlPlane) systemObjects(ctx context.Context) error {
-	client, err := kubernetes.NewForConfig(c.Config())
-	if err != nil {
-		return err
-	}
 	for _, ns := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
-		if _, err := client.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil {
+		if _, err := c.client.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil {
 			return err
 		}
 	}
-	_, err = client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+	_, err := c.client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
 	return err
 }
 
 // defaultServiceAccount checks that pods can be made in the default namespace.
 func (c *ControlPlane) defaultServiceAccount(ctx context.Context) error {
-	client, err := kubernetes.NewForConfig(c.Config())
-	if err != nil {
-		return err
-	}
-	_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+	_, err := c.client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 	return err
 }
 

@@ -11,19 +11,21 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 )
 
 // A ControlPlane is a running control plane. Its methods may be called from
 // several goroutines at once.
 type ControlPlane struct {
-	opts  Options
-	dir   string
-	pki   *pki
-	admin Credential
-	users []User
-	spawn *spawner
-	etcd  *port
-	apis  []*port
+	opts   Options
+	dir    string
+	pki    *pki
+	admin  Credential
+	users  []User
+	client *kubernetes.Clientset
+	spawn  *spawner
+	etcd   *port
+	apis   []*port
 
 	mu    sync.Mutex // guards following
 	parts []*process // in the order of their start
@@ -135,6 +137,9 @@ func (c *ControlPlane) prepare() error {
 	if c.admin, err = c.ClientCert("admin", "system:masters"); err != nil {
 		return err
 	}
+	if c.client, err = kubernetes.NewForConfigAndClient(c.Config(), c.httpClient()); err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
 	if err := c.Kubeconfig(c.admin).WriteFile(c.KubeconfigPath()); err != nil {
 		return err
 	}
@@ -191,16 +196,22 @@ func (c *ControlPlane) Add(ctx context.Context, part Part, kubeconfig string) er
 			return err
 		}
 	}
-	p := &process{part: part, ready: c.probe(loopbackURL("https", port.number) + "/healthz")}
+	p := &process{}
+	ready := c.probe(loopbackURL("https", port.number) + "/healthz")
 	switch part {
 	case ControllerManager:
 		p.args = c.controllerManagerFlags(port.number, kubeconfig)
-		p.ready = both(p.ready, c.defaultServiceAccount)
+		ready = both(ready, c.defaultServiceAccount)
 	case Scheduler:
 		p.args = c.controllerFlags(port.number, kubeconfig)
+	case Kwok:
+		if p, err = c.kwokProcess(port.number, kubeconfig); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("add %s: %w", part, ErrNoPart)
 	}
+	p.part, p.ready = part, ready
 	return c.run(ctx, p)
 }
 

@@ -13,7 +13,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -77,13 +76,9 @@ func (c *ControlPlane) writeTokens() error {
 // ServiceAccountToken asks the API server for a token of a ServiceAccount that
 // exists. The API grants no lifetime under ten minutes; see SignToken.
 func (c *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, lifetime time.Duration) (Credential, error) {
-	client, err := kubernetes.NewForConfig(c.Config())
-	if err != nil {
-		return Credential{}, err
-	}
 	seconds := int64(lifetime.Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	answer, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	answer, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
 	if err != nil {
 		return Credential{}, fmt.Errorf("request token of %s/%s: %w", namespace, name, err)
 	}
