@@ -2,9 +2,6 @@ package house
 
 import (
 	"maps"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -167,24 +164,6 @@ func TestExcusesSilenceAFindingAndAreMissedWhenStale(t *testing.T) {
 	}
 	if tr.excused["core/cache/gone.go"] || !tr.excused["core/cache/long.go"] {
 		t.Errorf("used excuses are %v, want only core/cache/long.go", tr.excused)
-	}
-}
-
-// An archive without .git is checked as a clone is.
-func TestWalkingFindsWhatGitLists(t *testing.T) {
-	root := filepath.Join("..", "..")
-	want, err := listed(root)
-	if err != nil || len(want) == 0 {
-		t.Skip("this is not a clone")
-	}
-	got, err := walked(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range want {
-		if _, err := os.Stat(filepath.Join(root, p)); err == nil && !slices.Contains(got, p) {
-			t.Errorf("walking does not find %s", p)
-		}
 	}
 }
 

@@ -2,7 +2,6 @@ package house
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -50,15 +49,8 @@ func (f finding) String() string { return f.path + ": " + f.text }
 func newTree(fsys fs.FS, paths []string) (*tree, error) {
 	t := &tree{files: map[string]string{}, excused: map[string]bool{}}
 	for _, p := range slices.Sorted(slices.Values(paths)) {
-		info, err := fs.Stat(fsys, p)
-		if errors.Is(err, fs.ErrNotExist) { // deleted, but still in the index
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", p, err)
-		}
 		t.files[p] = ""
-		if info.IsDir() || !readable(p) {
+		if !readable(p) {
 			continue
 		}
 		text, err := fs.ReadFile(fsys, p)
@@ -183,62 +175,65 @@ func keys[V any](m map[string]V) []string {
 	return all
 }
 
-// checkout reads the repository this test belongs to.
+// checkout reads the repository this test belongs to: what is there, and git
+// does not ignore. Walking tells go test's cache what the result depends on.
 func checkout() (*tree, error) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
 		return nil, err
 	}
-	paths, err := listed(root)
-	if err != nil || len(paths) == 0 { // no git, or not a clone: an unpacked archive
-		paths, err = walked(root)
-	}
+	paths, err := walked(root)
 	if err != nil {
 		return nil, fmt.Errorf("list files of %s: %w", root, err)
+	}
+	// Without git, or in an unpacked archive, all that is there counts.
+	if known, err := listed(root); err == nil && len(known) > 0 {
+		paths = slices.DeleteFunc(paths, func(p string) bool { return !known[p] })
 	}
 	return newTree(os.DirFS(root), paths)
 }
 
-// listed asks git. A file that is not added yet counts where rooms are, so that
-// the rules speak before the commit; a scratch file at the top does not.
-func listed(root string) ([]string, error) {
-	added, err := git(root, "ls-files", "-z")
-	if err != nil {
-		return nil, err
-	}
-	untracked, err := git(root, append([]string{"ls-files", "-z", "--others", "--exclude-standard", "--"}, rooms...)...)
-	return append(added, untracked...), err
-}
-
-func git(root string, args ...string) ([]string, error) {
-	cmd := exec.Command("git", args...)
-	cmd.Dir = root
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("run git %s: %w", args[0], err)
-	}
-	var paths []string
-	for p := range bytes.SplitSeq(out, []byte{0}) {
-		if len(p) > 0 {
-			paths = append(paths, string(p))
-		}
-	}
-	return paths, nil
-}
-
-// walked takes what is there, but for what building leaves behind.
+// walked returns the files that are there, but for what building leaves behind.
 func walked(root string) ([]string, error) {
 	var paths []string
 	err := fs.WalkDir(os.DirFS(root), ".", func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case p == ".git" || p == ".cache" || p == "bin":
-			return fs.SkipDir
 		case !d.IsDir():
 			paths = append(paths, p)
+		case p == ".git" || p == ".cache" || p == "bin":
+			return fs.SkipDir
 		}
 		return nil
 	})
 	return paths, err
+}
+
+// listed asks git. A file that is not added yet counts where rooms are, so that
+// the rules speak before the commit; a scratch file at the top does not.
+func listed(root string) (map[string]bool, error) {
+	added, err := git(root, "ls-files", "-z")
+	if err != nil {
+		return nil, err
+	}
+	untracked, err := git(root, append([]string{"ls-files", "-z", "--others", "--exclude-standard", "--"}, rooms...)...)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for p := range bytes.SplitSeq(append(added, untracked...), []byte{0}) {
+		known[string(p)] = true
+	}
+	return known, nil
+}
+
+func git(root string, args ...string) ([]byte, error) {
+	cmd := exec.Command("git", args...)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("run git %s: %w", args[0], err)
+	}
+	return out, nil
 }
