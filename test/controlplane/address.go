@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // URL returns the address of the first API server.
@@ -37,6 +36,15 @@ func (c *ControlPlane) Dir() string { return c.dir }
 
 // Program returns the path of one of the programs, kubectl for instance.
 func (c *ControlPlane) Program(name string) string { return filepath.Join(c.opts.Programs, name) }
+
+// Kubectl returns a kubectl command that uses a kubeconfig. What it learns of
+// an API server it keeps in Dir: its usual place is shared with other control
+// planes that had the same port.
+func (c *ControlPlane) Kubectl(ctx context.Context, kubeconfig string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.Program("kubectl"), append([]string{"--kubeconfig=" + kubeconfig}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+c.path("kubectl-cache"))
+	return cmd
+}
 
 // CAFile returns the path of the certificate that vouches for the API servers.
 func (c *ControlPlane) CAFile() string { return c.pki.cert("server-ca") }
@@ -99,24 +107,6 @@ func (c *ControlPlane) probe(url string) func(context.Context) error {
 		}
 		return err
 	}
-}
-
-// systemObjects checks that what API servers make for themselves after they
-// are ready is there: the system's namespaces and the Service kubernetes.
-func (c *ControlPlane) systemObjects(ctx context.Context) error {
-	for _, ns := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
-		if _, err := c.client.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil {
-			return err
-		}
-	}
-	_, err := c.client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
-	return err
-}
-
-// defaultServiceAccount checks that pods can be made in the default namespace.
-func (c *ControlPlane) defaultServiceAccount(ctx context.Context) error {
-	_, err := c.client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
-	return err
 }
 
 // both returns a check that passes when two do.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -28,8 +29,8 @@ type ControlPlane struct {
 	apis   []*port
 
 	mu    sync.Mutex // guards following
-	parts []*process // in the order of their start
-	ports []*port
+	parts map[Part]*process
+	ports []*port // all that Stop gives back
 
 	stop sync.Once
 }
@@ -67,7 +68,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 		}
 		o.Programs = dir
 	}
-	c := &ControlPlane{opts: o, spawn: newSpawner()}
+	c := &ControlPlane{opts: o, spawn: newSpawner(), parts: map[Part]*process{}}
 	if err := c.start(ctx); err != nil {
 		c.Stop()
 		return nil, err
@@ -201,7 +202,7 @@ func (c *ControlPlane) Add(ctx context.Context, part Part, kubeconfig string) er
 	switch part {
 	case ControllerManager:
 		p.args = c.controllerManagerFlags(port.number, kubeconfig)
-		ready = both(ready, c.defaultServiceAccount)
+		ready = both(ready, func(ctx context.Context) error { return c.podsAllowed(ctx, metav1.NamespaceDefault) })
 	case Scheduler:
 		p.args = c.controllerFlags(port.number, kubeconfig)
 	case Kwok:
@@ -231,9 +232,9 @@ func (c *ControlPlane) run(ctx context.Context, p *process) error {
 	p.log = c.path("logs", string(p.part)+".log")
 	p.timeout, p.spawn = c.opts.Timeout, c.spawn
 
-	c.mu.Lock()
-	c.parts = append(c.parts, p)
-	c.mu.Unlock()
+	if err := c.own(p); err != nil {
+		return err
+	}
 	began := time.Now()
 	if err := p.start(ctx); err != nil {
 		return err

@@ -102,6 +102,10 @@ func (c *ControlPlane) controllerFlags(port int, kubeconfig string) []string {
 		"--tls-cert-file=" + c.pki.cert("server"),
 		"--tls-private-key-file=" + c.pki.key("server"),
 		"--leader-elect=false",
+		// At its start the controller-manager asks for a token for each
+		// controller; the default rate spreads that over seconds.
+		"--kube-api-qps=500",
+		"--kube-api-burst=1000",
 	}
 }
 

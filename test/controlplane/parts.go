@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -52,12 +53,32 @@ func (c *ControlPlane) Restart(ctx context.Context, part Part) error {
 	return p.start(ctx)
 }
 
-// Freeze stops a part with SIGSTOP: its connections stay open, new ones are
-// still accepted by the kernel, and nothing answers.
-func (c *ControlPlane) Freeze(part Part) error { return c.signal(part, syscall.SIGSTOP) }
+// Freeze stops a part with SIGSTOP and returns when it stands still: its
+// connections stay open, new ones are still accepted by the kernel, and nothing
+// answers.
+func (c *ControlPlane) Freeze(part Part) error {
+	r, err := c.running(part)
+	if err != nil {
+		return err
+	}
+	if err := r.signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("freeze %s: %w", part, err)
+	}
+	awaitStopped(r.cmd.Process.Pid)
+	return nil
+}
 
 // Thaw lets a frozen part go on.
-func (c *ControlPlane) Thaw(part Part) error { return c.signal(part, syscall.SIGCONT) }
+func (c *ControlPlane) Thaw(part Part) error {
+	r, err := c.running(part)
+	if err != nil {
+		return err
+	}
+	if err := r.signal(syscall.SIGCONT); err != nil {
+		return fmt.Errorf("thaw %s: %w", part, err)
+	}
+	return nil
+}
 
 // Ready returns when a part is ready to serve.
 func (c *ControlPlane) Ready(ctx context.Context, part Part) error {
@@ -113,17 +134,6 @@ func (c *ControlPlane) terminateThose(these func(Part) bool) {
 
 func isAPIServer(p Part) bool { return strings.HasPrefix(string(p), string(APIServer)) }
 
-func (c *ControlPlane) signal(part Part, sig syscall.Signal) error {
-	r, err := c.running(part)
-	if err != nil {
-		return err
-	}
-	if err := r.signal(sig); err != nil {
-		return fmt.Errorf("signal %s: %w", part, err)
-	}
-	return nil
-}
-
 func (c *ControlPlane) running(part Part) (*run, error) {
 	p, err := c.process(part)
 	if err != nil {
@@ -135,11 +145,21 @@ func (c *ControlPlane) running(part Part) (*run, error) {
 func (c *ControlPlane) process(part Part) (*process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.parts, func(p *process) bool { return p.part == part })
-	if i < 0 {
-		return nil, fmt.Errorf("%s: %w", part, ErrNoPart)
+	if p := c.parts[part]; p != nil {
+		return p, nil
 	}
-	return c.parts[i], nil
+	return nil, fmt.Errorf("%s: %w", part, ErrNoPart)
+}
+
+// own takes charge of a process, so that Stop ends it.
+func (c *ControlPlane) own(p *process) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parts[p.part] != nil {
+		return fmt.Errorf("start %s: there is one already; use Restart", p.part)
+	}
+	c.parts[p.part] = p
+	return nil
 }
 
 // reserve takes a port that Stop gives back.
@@ -159,8 +179,8 @@ func (c *ControlPlane) logTails(lines int) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var b strings.Builder
-	for _, p := range c.parts {
-		fmt.Fprintf(&b, "\n--- end of the log of %s\n%s\n", p.part, p.tail(lines))
+	for _, part := range slices.Sorted(maps.Keys(c.parts)) {
+		fmt.Fprintf(&b, "\n--- end of the log of %s\n%s\n", part, c.parts[part].tail(lines))
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +16,15 @@ func childAttributes() *syscall.SysProcAttr {
 
 // awaitExit returns when the child has ended but still holds its process id,
 // so that signalling its group cannot hit a stranger.
-func awaitExit(pid int) {
+func awaitExit(pid int) { await(pid, unix.WEXITED) }
+
+// awaitStopped returns when all threads of the child are stopped, or it ended.
+func awaitStopped(pid int) { await(pid, unix.WSTOPPED|unix.WEXITED) }
+
+func await(pid, state int) {
 	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != unix.EINTR {
+		err := unix.Waitid(unix.P_PID, pid, nil, state|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
 			return
 		}
 	}

@@ -10,3 +10,6 @@ func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgi
 
 // awaitExit does nothing here: Wait follows.
 func awaitExit(int) {}
+
+// awaitStopped does nothing here: the signal is on its way.
+func awaitStopped(int) {}
