@@ -1,0 +1,101 @@
+package trace
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/core/telemetry"
+)
+
+// exchange is one request and the response that is being made for it. Like the
+// ResponseWriter it wraps it is used by one goroutine at a time.
+type exchange struct {
+	http.ResponseWriter
+	metrics  *telemetry.Metrics
+	r        *http.Request
+	info     *request.RequestInfo
+	span     trace.Span
+	start    time.Time
+	inFlight prometheus.Gauge
+
+	code     int // 0 until the response has begun
+	bytes    int64
+	servedBy string
+	stream   prometheus.Gauge // set if what has begun is long-running
+}
+
+// Unwrap lets http.ResponseController reach what we do not watch.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (x *exchange) WriteHeader(code int) {
+	// 1xx comes before the answer; 101 is one.
+	if x.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+		x.begin(code)
+		x.echoAuditID()
+	}
+	x.ResponseWriter.WriteHeader(code)
+}
+
+func (x *exchange) Write(p []byte) (int, error) {
+	x.beginOK()
+	n, err := x.ResponseWriter.Write(p)
+	x.bytes += int64(n)
+	return n, err
+}
+
+// beginOK does what net/http does where nobody called WriteHeader.
+func (x *exchange) beginOK() {
+	if x.code == 0 {
+		x.begin(http.StatusOK)
+		x.echoAuditID()
+	}
+}
+
+// FlushError is what http.ResponseController calls. Flushing begins a response.
+func (x *exchange) FlushError() error {
+	x.beginOK()
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// Hijack counts as an answer: whoever hijacks writes its header and all the rest.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	if err == nil && x.code == 0 {
+		x.begin(http.StatusSwitchingProtocols)
+	}
+	return conn, rw, err
+}
+
+// begin notes that the response's header is final. The span of a stream ends
+// here: it would last as long as the stream, and be lost with the process.
+func (x *exchange) begin(code int) {
+	x.code = code
+	x.servedBy = x.Header().Get(telemetry.HeaderServedBy)
+	if code >= 400 || !telemetry.LongRunning(x.info) {
+		return
+	}
+	x.stream = x.metrics.Streams(x.r, x.info, code)
+	x.stream.Inc()
+	x.inFlight.Dec()
+	telemetry.EndServer(x.span, telemetry.Answer{Code: code, ServedBy: x.servedBy}, "")
+}
+
+// echoAuditID does for the proxy's own answers what kube-apiserver does for
+// its. Upstream's have one where upstream sent one.
+func (x *exchange) echoAuditID() {
+	if x.servedBy == telemetry.ServedByUpstream {
+		return
+	}
+	if h := x.Header(); len(h["Audit-Id"]) == 0 {
+		h.Set(auditinternal.HeaderAuditID, x.r.Header.Get(auditinternal.HeaderAuditID))
+	}
+}
+
+var _ http.ResponseWriter = (*exchange)(nil)
