@@ -1,0 +1,66 @@
+# make help lists what this file can do. It needs Go and git; with a C compiler,
+# tests run under the race detector.
+
+GO   ?= go
+TOOL := $(GO) tool -modfile=.tools/go.mod
+# Go itself says whether there is a C compiler, which the race detector needs.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+# Many packages start a control plane: two at a time are enough for a machine.
+TEST := $(GO) test $(RACE) -p 2
+# What is written from the API types, and by what.
+GENERATED := crds/manifests ':(glob)crds/**/zz_generated.*.go'
+GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=crds/manifests
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/portico
+	$(GO) build -o bin/portico ./cmd/portico
+
+run: build ## start a control plane with the proxy in front of it; Ctrl-C stops both
+	@exec bin/portico dev
+
+controlplane: ## start a control plane alone and print its kubeconfig; Ctrl-C stops it
+	@$(GO) run ./test/controlplane/run
+
+test: check race ## check, then run every test: what CI runs
+
+check: lint house generated ## check all that needs no control plane: format, vet, lint, house rules, generated files
+
+race: programs ## run every test under the race detector
+	$(if $(RACE),,@echo 'there is no C compiler: the tests run without the race detector')
+	$(TEST) -timeout 30m ./...
+
+lint: ## vet and lint, and say what is not formatted
+	$(TOOL) golangci-lint run ./...
+
+house: ## check imports, sizes, names and what must stand where
+	$(GO) test ./test/house
+
+# Fails if the API types were changed and what is generated from them was not.
+generated:
+	@state() { git diff -- $(GENERATED); git ls-files --others -- $(GENERATED); }; \
+	before=$$(state) && $(GENERATE) && test "$$before" = "$$(state)" || \
+	{ git status --short -- $(GENERATED); echo 'generated files were stale: commit what is there now'; exit 1; }
+
+# Builds the control plane, once per machine, and says so while it does: the
+# minutes this takes would otherwise count as the first test's.
+programs:
+	$(TEST) -timeout 60m -v -run '^TestPrograms' ./test/controlplane
+
+fmt: ## format all Go files
+	$(TOOL) golangci-lint fmt ./...
+
+generate: ## write anew what is generated (the kernel programs only if clang is there)
+	$(GENERATE)
+	$(if $(shell command -v clang 2>/dev/null),$(GO) generate ./bpf/...)
+
+bench: ## measure requests sent directly and through the proxy, side by side
+	$(GO) test ./test/bench -run '^$$' -bench . -timeout 60m
+
+clean: ## remove what was built here, but not the machine's cache of the control plane
+	rm -rf bin
