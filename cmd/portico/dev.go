@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+type devOptions struct {
+	kubeconfig string
+	dir        string
+	port       int
+	nodes      int
+	out        io.Writer
+}
+
+func newDevCommand() *cobra.Command {
+	o := &devOptions{kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar), port: 6443, nodes: 2}
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Try the proxy: a control plane, the proxy in front of it, and a kubeconfig",
+		Long: `Start a proxy to try things on, in front of the API server that $KUBECONFIG names,
+or of a control plane of its own: etcd, kube-apiserver, controller-manager,
+scheduler and kwok, built from source the first time, which takes minutes and
+must happen inside a checkout of portico. Ctrl-C stops all of it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.out = cmd.OutOrStdout()
+			err := o.run(cmd.Context())
+			if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // Ctrl-C during the start
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "API server to use instead of a control plane of its own.")
+	f.StringVar(&o.dir, "dir", o.dir, "Directory for the kubeconfig, certificates and logs. Empty means portico/dev in the user's cache directory.")
+	f.IntVar(&o.port, "secure-port", o.port, "Port of the proxy on 127.0.0.1; a free one if it is taken.")
+	f.IntVar(&o.nodes, "nodes", o.nodes, "Nodes to play in the control plane of its own.")
+	return cmd
+}
+
+// run starts everything, reports while it runs, and stops everything.
+func (o *devOptions) run(ctx context.Context) error {
+	started := time.Now()
+	if err := o.prepare(); err != nil {
+		return err
+	}
+	behind, err := o.findUpstream(ctx)
+	if err != nil {
+		return err
+	}
+	defer behind.stop()
+	p, err := newProxy(ctx, o.proxyOptions(behind))
+	if err != nil {
+		return err
+	}
+	kubeconfig := filepath.Join(o.dir, "kubeconfig")
+	if err := behind.writeProxied(kubeconfig, p.server); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { ended <- p.run(ctx) }()
+	if err := p.awaitReady(ctx, ended); err != nil {
+		cancel()
+		return errors.Join(err, <-ended)
+	}
+	o.greet(kubeconfig, behind, p, time.Since(started))
+	return o.report(ctx, ended)
+}
+
+// prepare makes the directory and sends the log there, off the screen.
+func (o *devOptions) prepare() error {
+	if o.dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return fmt.Errorf("find a directory to use: set --dir: %w", err)
+		}
+		o.dir = filepath.Join(cache, "portico", "dev")
+	}
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	log, err := os.Create(filepath.Join(o.dir, "proxy.log"))
+	if err != nil {
+		return fmt.Errorf("make log file: %w", err)
+	}
+	klog.LogToStderr(false)
+	klog.SetOutput(log)
+	ctrl.SetLogger(klog.Background())
+	return nil
+}
+
+func (o *devOptions) proxyOptions(behind *devUpstream) proxyOptions {
+	p := defaultProxyOptions()
+	p.kubeconfig = behind.kubeconfig
+	p.bindAddress, p.securePort = net.IPv4(127, 0, 0, 1), freePort(o.port)
+	p.certDir = filepath.Join(o.dir, "pki")
+	p.clientCAFile = behind.clientCAFile
+	p.impersonateX509 = behind.clientCAFile != ""
+	p.metricsAddress = freeAddress(p.metricsAddress)
+	p.healthAddress = "0"
+	p.nodeName = "dev"
+	p.drainTimeout = 3 * time.Second
+	return *p
+}
+
+// freePort is port, or 0, which takes any, if somebody else listens there.
+func freePort(port int) int {
+	if _, ok := listen(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); ok {
+		return port
+	}
+	return 0
+}
+
+// freeAddress is address, or another free one on loopback.
+func freeAddress(address string) string {
+	if _, ok := listen(address); ok {
+		return address
+	}
+	if free, ok := listen("127.0.0.1:0"); ok {
+		return free
+	}
+	return "0"
+}
+
+// listen reports whether address is free, and which it is.
+func listen(address string) (string, bool) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", false
+	}
+	defer l.Close()
+	return l.Addr().String(), true
+}
+
+// awaitReady waits until the proxy serves, or has ended.
+func (p *proxy) awaitReady(ctx context.Context, ended <-chan error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if p.isReady() {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			return fmt.Errorf("proxy ended while starting: %w", err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func (o *devOptions) greet(kubeconfig string, behind *devUpstream, p *proxy, took time.Duration) {
+	fmt.Fprintf(o.out, `
+The proxy is ready after %.1f s at https://%s, in front of %s.
+In another terminal:
+
+  export KUBECONFIG=%s
+  alias kubectl=%s
+  kubectl get nodes
+  kubectl create deployment web --image=nginx --replicas=3
+  kubectl get pods -w
+
+The same, past the proxy: KUBECONFIG=%s
+`, took.Seconds(), p.server.Addr(), behind.server, kubeconfig, behind.kubectl, behind.kubeconfig)
+	if p.metricsAddress != "0" {
+		fmt.Fprintf(o.out, "Metrics: curl http://%s/metrics\n", p.metricsAddress)
+	}
+	fmt.Fprintf(o.out, "Log: %s\n\nCtrl-C stops everything.\n\n", filepath.Join(o.dir, "proxy.log"))
+}
+
+// report keeps one line up to date, where there is a terminal to keep it on,
+// until the proxy has ended.
+func (o *devOptions) report(ctx context.Context, ended <-chan error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	line := newStatusLine(o.out)
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			fmt.Fprintln(o.out, "\nstopping")
+			return <-ended
+		case <-tick.C:
+			line.update()
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/server"
+	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/upstream"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/filters"
+	"github.com/portico-proxy/portico/filters/authn"
+	"github.com/portico-proxy/portico/filters/authz"
+	"github.com/portico-proxy/portico/filters/trace"
+)
+
+func newProxyCommand() *cobra.Command {
+	o := defaultProxyOptions()
+	cmd := &cobra.Command{
+		Use:   "proxy",
+		Short: "Run the proxy",
+		Long: `Run the proxy in front of the API server that --kubeconfig names, or of the one
+of the cluster it runs in.
+
+Callers' bearer tokens go upstream as they are: the proxy lends nobody its own
+rights. Callers with a client certificate need --client-ca-file and
+--impersonate-x509.`,
+		Example: `  # in a cluster
+  portico proxy --node-name=$NODE_NAME
+
+  # anywhere
+  portico proxy --kubeconfig=admin.conf --bind-address=127.0.0.1 --cert-dir=/tmp/portico`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.applyLogging(); err != nil {
+				return err
+			}
+			p, err := newProxy(cmd.Context(), *o)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context())
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+// proxy is the rooms of `portico proxy`, wired.
+type proxy struct {
+	upstream  *upstream.Upstream
+	server    *server.Server
+	telemetry *telemetry.Telemetry
+	manager   manager.Manager
+	ready     map[string]healthz.Checker
+	// metricsAddress is where the manager serves metrics.
+	metricsAddress string
+	log            logr.Logger
+}
+
+// newProxy opens what can fail, so that run only serves.
+func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
+	cfg, err := o.restConfig()
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress}
+	p.telemetry, err = telemetry.New(ctx, telemetry.Options{
+		TracingConfigFile: o.tracingConfigFile,
+		NodeName:          o.nodeName,
+		Version:           version(),
+		Registry:          metrics.Registry,
+		Log:               p.log.WithName("telemetry"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.upstream, err = upstream.New(upstream.Options{
+		Config: cfg, Addresses: o.servers, Telemetry: p.telemetry, Log: p.log.WithName("upstream"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	clientCA, err := o.clientCA()
+	if err != nil {
+		return nil, err
+	}
+	deps, err := p.deps(cfg, clientCA, o.impersonateX509)
+	if err != nil {
+		return nil, err
+	}
+	chain := &pipeline.Switch{}
+	p.server, err = server.New(server.Options{
+		BindAddress: o.bindAddress, Port: o.securePort,
+		CertFile: o.certFile, KeyFile: o.keyFile, CertDir: o.certDir,
+		ClientCA: clientCA, Handler: chain, EndWatches: p.upstream.EndWatches,
+		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams,
+		Log: p.log.WithName("server"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.ready = map[string]healthz.Checker{"policies": chain.Ready, "serving": p.server.Ready, "upstream": p.upstream.Ready}
+	return p, p.manage(cfg, o, policies(o, chain, deps, p.log))
+}
+
+// deps are the parts that outlive any configuration.
+func (p *proxy) deps(cfg *rest.Config, ca dynamiccertificates.CAContentProvider, impersonate bool) (filters.Deps, error) {
+	client, err := kubernetes.NewForConfigAndClient(cfg, &http.Client{Transport: p.upstream.Own()})
+	if err != nil {
+		return filters.Deps{}, fmt.Errorf("prepare the proxy's own client: %w", err)
+	}
+	d := filters.Deps{
+		Tracer:          p.telemetry.Tracer,
+		Trace:           trace.New(p.telemetry, p.log),
+		ImpersonateX509: impersonate,
+		Upstream:        p.upstream,
+	}
+	if ca != nil {
+		d.ClientCA = ca.VerifyOptions
+	}
+	if d.Tokens, err = authn.Reviewer(client.AuthenticationV1()); err != nil {
+		return filters.Deps{}, err
+	}
+	if d.Authorizer, err = authz.Reviewer(client.AuthorizationV1()); err != nil {
+		return filters.Deps{}, err
+	}
+	return d, nil
+}
+
+// policies compiles a chain for each state of the policy directory.
+func policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps, log logr.Logger) manager.RunnableFunc {
+	scheme := runtime.NewScheme()
+	return func(ctx context.Context) error {
+		if err := v1alpha1.AddToScheme(scheme); err != nil {
+			return fmt.Errorf("register policies: %w", err)
+		}
+		return config.Loader{Dir: o.policyDir, Scheme: scheme}.Follow(ctx, log, func(s *config.Snapshot) error {
+			h, err := filters.Chain(s, deps)
+			if err != nil {
+				return err
+			}
+			chain.Store(h)
+			log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
+			return nil
+		})
+	}
+}
+
+// manage puts the parts under one controller-runtime manager, which serves
+// metrics and health on ports of their own.
+func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Runnable) error {
+	forever := time.Duration(-1) // the server bounds its own draining
+	var err error
+	p.manager, err = ctrl.NewManager(cfg, ctrl.Options{
+		Logger:                  p.log,
+		Metrics:                 metricsserver.Options{BindAddress: o.metricsAddress, HandlerOpts: []func(*promhttp.HandlerOpts){withExemplars}},
+		HealthProbeBindAddress:  o.healthAddress,
+		GracefulShutdownTimeout: &forever,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare metrics and health servers: %w", err)
+	}
+	for name, check := range p.ready {
+		if err := p.manager.AddReadyzCheck(name, check); err != nil {
+			return fmt.Errorf("add readiness check %s: %w", name, err)
+		}
+	}
+	if err := p.manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add health check: %w", err)
+	}
+	for _, r := range append(runnables, p.server) {
+		if err := p.manager.Add(r); err != nil {
+			return fmt.Errorf("add to manager: %w", err)
+		}
+	}
+	return nil
+}
+
+// withExemplars serves OpenMetrics to those who ask, as exemplars need it.
+func withExemplars(o *promhttp.HandlerOpts) { o.EnableOpenMetrics = true }
+
+// isReady reports what /readyz reports.
+func (p *proxy) isReady() bool {
+	probe, err := http.NewRequest(http.MethodGet, "/readyz", nil)
+	for _, check := range p.ready {
+		err = errors.Join(err, check(probe))
+	}
+	return err == nil
+}
+
+// run serves until ctx ends and all requests are done.
+func (p *proxy) run(ctx context.Context) error {
+	err := p.manager.Start(ctx)
+	p.upstream.Close()
+	flush, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	return errors.Join(err, p.telemetry.Shutdown(flush))
+}
+
+// flushTimeout bounds how long the last spans may take to leave.
+const flushTimeout = 3 * time.Second

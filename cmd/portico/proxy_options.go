@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	cliflag "k8s.io/component-base/cli/flag"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/component-base/term"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	// Makes --logging-format=json known.
+	_ "k8s.io/component-base/logs/json/register"
+)
+
+// proxyOptions are the flags of `portico proxy`, named as kube-apiserver's and
+// controller-runtime's are where those have the same thing.
+type proxyOptions struct {
+	kubeconfig string
+	servers    []string
+
+	bindAddress       net.IP
+	securePort        int
+	certFile, keyFile string
+	certDir           string
+	maxStreams        int
+	drainDelay        time.Duration
+	drainTimeout      time.Duration
+
+	clientCAFile    string
+	impersonateX509 bool
+
+	nodeName  string
+	policyDir string
+
+	metricsAddress    string
+	healthAddress     string
+	tracingConfigFile string
+	logging           *logsapi.LoggingConfiguration
+}
+
+func defaultProxyOptions() *proxyOptions {
+	return &proxyOptions{
+		bindAddress:    net.IPv4zero,
+		securePort:     6443,
+		certDir:        "/var/run/portico",
+		maxStreams:     250,
+		drainTimeout:   20 * time.Second,
+		metricsAddress: "127.0.0.1:8080",
+		healthAddress:  ":8081",
+		logging:        logsapi.NewLoggingConfiguration(),
+	}
+}
+
+// addFlags groups the flags as --help shows them.
+func (o *proxyOptions) addFlags(cmd *cobra.Command) {
+	var sets cliflag.NamedFlagSets
+	o.addUpstreamFlags(sets.FlagSet("upstream"))
+	o.addServingFlags(sets.FlagSet("serving"))
+	o.addCallerFlags(sets.FlagSet("callers"))
+	o.addOperationFlags(sets.FlagSet("operation"))
+	logsapi.AddFlags(o.logging, sets.FlagSet("logs"))
+	for _, name := range sets.Order {
+		cmd.Flags().AddFlagSet(sets.FlagSets[name])
+	}
+	width, _, _ := term.TerminalSize(cmd.OutOrStdout())
+	cliflag.SetUsageAndHelpFunc(cmd, sets, width)
+}
+
+func (o *proxyOptions) addUpstreamFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "Kubeconfig of the API server and of the proxy's own identity there. Empty means the cluster the proxy runs in.")
+	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (host:port) of the same API server, to be used instead of the kubeconfig's: one at a time, another when it is gone. Each must present a certificate for its host, or for the kubeconfig's tls-server-name.")
+}
+
+func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {
+	f.IPVar(&o.bindAddress, "bind-address", o.bindAddress, "IP address to listen on.")
+	f.IntVar(&o.securePort, "secure-port", o.securePort, "Port to listen on; 0 takes a free one.")
+	f.StringVar(&o.certFile, "tls-cert-file", o.certFile, "Serving certificate, read again when it changes. Empty means one that the proxy signs itself and keeps in --cert-dir.")
+	f.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "Key of --tls-cert-file.")
+	f.StringVar(&o.certDir, "cert-dir", o.certDir, "Directory of the self-signed certificate.")
+	f.IntVar(&o.maxStreams, "http2-max-streams-per-connection", o.maxStreams, "How many requests one HTTP/2 connection may have open.")
+	f.DurationVar(&o.drainDelay, "shutdown-delay-duration", o.drainDelay, "How long to go on serving after SIGTERM, unready, so that whoever sends traffic here notices.")
+	f.DurationVar(&o.drainTimeout, "shutdown-timeout", o.drainTimeout, "How long requests in flight may then take. Watches are ended at once, between two events.")
+}
+
+func (o *proxyOptions) addCallerFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.clientCAFile, "client-ca-file", o.clientCAFile, "Authorities for client certificates, read again when the file changes.")
+	f.BoolVar(&o.impersonateX509, "impersonate-x509", o.impersonateX509, "Pass callers with a client certificate on by impersonation. The proxy's identity must be allowed to impersonate them.")
+}
+
+func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.nodeName, "node-name", o.nodeName, "Node the proxy runs on; named in traces.")
+	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes.")
+	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)
+	f.StringVar(&o.healthAddress, "health-probe-bind-address", o.healthAddress, `Where /healthz and /readyz are; "0" turns them off.`)
+	f.StringVar(&o.tracingConfigFile, "tracing-config-file", o.tracingConfigFile, "File of kind TracingConfiguration, as kube-apiserver's. Empty means the OTEL_* environment variables.")
+}
+
+// applyLogging makes klog, and with it controller-runtime, log as asked.
+func (o *proxyOptions) applyLogging() error {
+	if err := logsapi.ValidateAndApply(o.logging, nil); err != nil {
+		return fmt.Errorf("logging flags: %w", err)
+	}
+	ctrl.SetLogger(klog.Background())
+	return nil
+}
+
+// restConfig is who the proxy is to which API server.
+func (o *proxyOptions) restConfig() (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: no --kubeconfig that works, and not in a cluster: %w", err)
+	}
+	cfg.UserAgent = "portico/" + version()
+	// The proxy's own requests are few; the API server's priority and fairness
+	// bounds them better than a client-side limit.
+	cfg.QPS = -1
+	return cfg, nil
+}
+
+// clientCA is nil where no authority is given.
+func (o *proxyOptions) clientCA() (dynamiccertificates.CAContentProvider, error) {
+	if o.clientCAFile == "" {
+		return nil, nil
+	}
+	ca, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca", o.clientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --client-ca-file: %w", err)
+	}
+	return ca, nil
+}

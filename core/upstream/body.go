@@ -1,0 +1,87 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// replayLimit bounds how much of a request's body is kept, in bytes. Leases,
+// events and status updates fit; what is larger streams and is sent once.
+const replayLimit = 64 << 10
+
+var errBodyTooLong = errors.New("request body too long to be sent again")
+
+// makeReplayable lets the transport send r again where the API server said that
+// it has not looked at it: GOAWAY, REFUSED_STREAM, an idle connection it closed
+// as we wrote.
+func makeReplayable(r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	b := &replay{source: r.Body}
+	r.Body, _ = b.open()
+	r.GetBody = b.open
+}
+
+// replay remembers the first bytes of a body. The source is the server's and
+// is closed by it.
+type replay struct {
+	mu      sync.Mutex // guards following; held while reading source
+	source  io.Reader
+	kept    []byte
+	dropped bool // more was read than is kept
+	ended   error
+	last    *replayView
+}
+
+// open returns the body from its beginning and ends the view opened before.
+func (b *replay) open() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dropped {
+		return nil, errBodyTooLong
+	}
+	b.last = &replayView{body: b}
+	return b.last, nil
+}
+
+// replayView is one attempt's reading of the body.
+type replayView struct {
+	body *replay
+	off  int
+}
+
+func (v *replayView) Read(p []byte) (int, error) {
+	b := v.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last != v {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	if v.off < len(b.kept) {
+		n := copy(p, b.kept[v.off:])
+		v.off += n
+		return n, nil
+	}
+	if b.ended != nil {
+		return 0, b.ended
+	}
+	n, err := b.source.Read(p)
+	b.ended = err
+	b.keep(p[:n])
+	v.off += n
+	return n, err
+}
+
+func (b *replay) keep(p []byte) {
+	if b.dropped || len(b.kept)+len(p) > replayLimit {
+		b.dropped, b.kept = true, nil
+		return
+	}
+	b.kept = append(b.kept, p...)
+}
+
+// Close ends this attempt only.
+func (v *replayView) Close() error { return nil }

@@ -1,0 +1,28 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// readyTimeout bounds the question whether the API server is there.
+const readyTimeout = 2 * time.Second
+
+// Ready is a healthz.Checker: nil if the API server answers at all. What it
+// answers is its own affair; a proxy in front of a server that is starting must
+// not send its clients away.
+func (u *Upstream) Ready(r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.target.String()+"/livez", nil)
+	if err != nil {
+		return fmt.Errorf("ask the API server: %w", err)
+	}
+	res, err := u.callers.requests.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("ask the API server: %w", err)
+	}
+	return res.Body.Close()
+}

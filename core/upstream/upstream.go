@@ -1,0 +1,225 @@
+// Package upstream is the last handler of the chain: it sends a request to the
+// API server as the caller sent it and streams the answer back.
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/net/http/httpguts"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
+
+	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
+)
+
+// Options says which API server to speak to, and as whom.
+type Options struct {
+	// Config names the API server and holds the proxy's own identity. The
+	// identity is lent to nobody: see [Upstream.RoundTrip].
+	Config *rest.Config
+	// Addresses are host:port pairs of the same API server, tried when the one
+	// in use is gone. Empty means the one in Config.Host.
+	Addresses []string
+	// Telemetry traces and counts what is sent.
+	Telemetry *telemetry.Telemetry
+	// Log receives changes of the addresses' state.
+	Log logr.Logger
+}
+
+// Upstream is the API server behind the proxy.
+type Upstream struct {
+	target    *url.URL
+	telemetry *telemetry.Telemetry
+	callers   leg // carries what callers send, as they send it
+	own       leg // carries the proxy's identity
+	bulk      *httputil.ReverseProxy
+	watches   *httputil.ReverseProxy
+
+	drain     context.Context
+	stopWatch context.CancelFunc
+}
+
+// A leg is a pair of connection pools of one identity.
+type leg struct {
+	requests http.RoundTripper
+	upgrades http.RoundTripper // HTTP/1.1: HTTP/2 has no Upgrade
+}
+
+// New prepares connections to the API server; it does not open any.
+func New(o Options) (*Upstream, error) {
+	target, err := apiServer(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	d := newDialer(target, o)
+	callers, own, err := newLegs(o.Config, d)
+	if err != nil {
+		return nil, err
+	}
+	u := &Upstream{target: target, telemetry: o.Telemetry, callers: callers, own: own}
+	u.drain, u.stopWatch = context.WithCancel(context.Background())
+	u.bulk = u.reverseProxy(bulkBuffers)
+	u.watches = u.reverseProxy(watchBuffers)
+	return u, nil
+}
+
+// apiServer is where cfg points to, with any path prefix.
+func apiServer(cfg *rest.Config) (*url.URL, error) {
+	target, _, err := rest.DefaultServerUrlFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("read the API server's address %q: %w", cfg.Host, err)
+	}
+	target.Path = strings.TrimSuffix(target.Path, "/")
+	return target, nil
+}
+
+func (u *Upstream) reverseProxy(buffers httputil.BufferPool) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        u.rewrite,
+		Transport:      u,
+		FlushInterval:  -1, // a watcher waits for each frame
+		BufferPool:     buffers,
+		ModifyResponse: u.received,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			w.(*answer).err = err
+		},
+	}
+}
+
+// received sees the answer's header before the caller does.
+func (u *Upstream) received(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return nil
+	}
+	res.Header.Set(telemetry.HeaderServedBy, telemetry.ServedByUpstream)
+	if res.StatusCode == http.StatusOK && isWatch(res.Request) {
+		u.watchCleanly(res)
+	}
+	return nil
+}
+
+// answer carries the reverse proxy's error to the chain, which alone writes errors.
+type answer struct {
+	http.ResponseWriter
+	err error
+}
+
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// ServeHTTP passes r on. Once it has begun to answer it can only succeed or
+// panic with http.ErrAbortHandler, which cuts the connection.
+func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	if err := checkHeaders(r); err != nil {
+		return err
+	}
+	sent := false
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }}
+	out := &answer{ResponseWriter: w}
+	u.proxyFor(r).ServeHTTP(out, r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if out.err == nil {
+		return nil
+	}
+	return unreachable(r, out.err, sent)
+}
+
+func (u *Upstream) proxyFor(r *http.Request) *httputil.ReverseProxy {
+	if isWatch(r) {
+		return u.watches
+	}
+	return u.bulk
+}
+
+// rewrite leaves the request as it came, but for where it goes.
+func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
+	out := p.Out
+	out.URL.Scheme, out.URL.Host = u.target.Scheme, u.target.Host
+	if u.target.Path != "" {
+		out.URL.Path = u.target.Path + out.URL.Path
+		if out.URL.RawPath != "" {
+			out.URL.RawPath = u.target.EscapedPath() + out.URL.RawPath
+		}
+	}
+	// ReverseProxy drops parameters it cannot parse; judging them is upstream's.
+	out.URL.RawQuery = p.In.URL.RawQuery
+	out.Host = p.In.Host
+	forward(p)
+	makeReplayable(out)
+}
+
+// RoundTrip sends r by the leg of the caller it is for. Callers' requests never
+// travel on a connection that presents the proxy's client certificate: the API
+// server would take that for the caller.
+func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	call := u.telemetry.StartUpstream(r)
+	res, err := u.send(r)
+	call.End(res, err)
+	return res, err
+}
+
+func (u *Upstream) send(r *http.Request) (*http.Response, error) {
+	caller, ok := r.Context().Value(impersonateKey{}).(user.Info)
+	if !ok {
+		return u.callers.roundTrip(r)
+	}
+	dropCredentials(r.Header)
+	as := transport.ImpersonationConfig{
+		UserName: caller.GetName(), UID: caller.GetUID(), Groups: caller.GetGroups(), Extra: caller.GetExtra(),
+	}
+	return transport.NewImpersonatingRoundTripper(as, roundTripper(u.own.roundTrip)).RoundTrip(r)
+}
+
+func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
+	if httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+		return l.upgrades.RoundTrip(r)
+	}
+	return l.requests.RoundTrip(r)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Own carries the proxy's own requests, such as reviews, under its own identity.
+func (u *Upstream) Own() http.RoundTripper { return roundTripper(u.own.roundTrip) }
+
+// EndWatches ends all watches, each after the frame it is in, as if their time
+// were over. It returns at once; watches that begin later end at once.
+func (u *Upstream) EndWatches() { u.stopWatch() }
+
+// Close ends watches and idle connections. Requests in flight go on.
+func (u *Upstream) Close() {
+	u.stopWatch()
+	for _, l := range []leg{u.callers, u.own} {
+		closeIdle(l.requests)
+		closeIdle(l.upgrades)
+	}
+}
+
+type impersonateKey struct{}
+
+// WithImpersonation makes the request go upstream as caller, on the proxy's
+// credential. Only for callers whose own credential cannot be passed on, and
+// only after it has been verified.
+func WithImpersonation(ctx context.Context, caller user.Info) context.Context {
+	return context.WithValue(ctx, impersonateKey{}, caller)
+}
+
+func isWatch(r *http.Request) bool {
+	info, ok := request.RequestInfoFrom(r.Context())
+	return ok && info.Verb == "watch"
+}
+
+var (
+	_ pipeline.Handler  = (*Upstream)(nil)
+	_ http.RoundTripper = (*Upstream)(nil)
+)

@@ -1,0 +1,68 @@
+// Package filters lists the filters of this build in the order requests meet
+// them. To add one, write its package beside the others and add its line here.
+package filters
+
+import (
+	"crypto/x509"
+	"net/http"
+
+	"go.opentelemetry.io/otel/trace"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/filters/authn"
+	"github.com/portico-proxy/portico/filters/authz"
+)
+
+// Deps are the parts that outlive a configuration: made once, shared by every
+// chain that is compiled.
+type Deps struct {
+	// Tracer makes one span per filter.
+	Tracer trace.Tracer
+	// Trace is the first filter; it is made with the telemetry.
+	Trace pipeline.Filter
+	// Tokens reviews bearer tokens.
+	Tokens authenticator.Token
+	// ClientCA verifies client certificates; nil means none are known.
+	ClientCA func() (x509.VerifyOptions, bool)
+	// ImpersonateX509 passes callers with a certificate on by impersonation.
+	ImpersonateX509 bool
+	// Authorizer says who may have answers from memory.
+	Authorizer authorizer.Authorizer
+	// Memory answers requests without the API server; nil answers none.
+	Memory Answerer
+	// Upstream is the API server.
+	Upstream pipeline.Handler
+}
+
+// An Answerer is a filter that answers some requests itself. It does so only
+// for requests that carry a grant (see [pipeline.Granted]).
+type Answerer interface {
+	pipeline.Filter
+	// Answers reports whether r would be answered if it had a grant. It is
+	// asked before the caller is known and must be cheap.
+	Answers(r *http.Request) bool
+}
+
+// Chain compiles one configuration into the whole path of a request, first to
+// last. If any filter refuses its configuration, nothing changes.
+func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
+	answers := func(*http.Request) bool { return false }
+	memory := []pipeline.Filter{}
+	if d.Memory != nil {
+		answers = d.Memory.Answers
+		memory = append(memory, d.Memory)
+	}
+	return pipeline.Chain(d.Tracer, d.Upstream, append([]pipeline.Filter{
+		d.Trace, // spans, metrics, Audit-ID
+		authn.New(authn.Options{ // who is calling
+			Tokens:          d.Tokens,
+			Needed:          answers,
+			ClientCA:        d.ClientCA,
+			ImpersonateX509: d.ImpersonateX509,
+		}),
+		&authz.Filter{Authorizer: d.Authorizer, Answers: answers}, // whether memory may answer
+	}, memory...)...), nil // reads we can answer from memory stop here
+}
