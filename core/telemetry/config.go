@@ -21,9 +21,13 @@ func readTracingConfiguration(file string) (*tracingapi.TracingConfiguration, er
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
 	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
-	cfg := &apiserver.TracingConfiguration{}
-	if err := runtime.DecodeInto(codecs.UniversalDecoder(), data, cfg); err != nil {
+	obj, kind, err := codecs.UniversalDecoder().Decode(data, nil, nil)
+	if err != nil {
 		return nil, fmt.Errorf("read tracing configuration %s: %w", file, err)
+	}
+	cfg, ok := obj.(*apiserver.TracingConfiguration)
+	if !ok {
+		return nil, fmt.Errorf("read tracing configuration %s: kind is %s, want TracingConfiguration", file, kind.Kind)
 	}
 	if errs := tracingapi.ValidateTracingConfiguration(&cfg.TracingConfiguration, nil, nil); len(errs) > 0 {
 		return nil, fmt.Errorf("read tracing configuration %s: %w", file, errs.ToAggregate())

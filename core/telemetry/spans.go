@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
@@ -32,7 +33,8 @@ func (t *Telemetry) StartServer(r *http.Request, info *request.RequestInfo) (con
 	}
 	span.SetName(spanName(r.Method, info))
 	span.SetAttributes(requestAttributes(r, info)...)
-	caller := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header)))
+	outside := trace.ContextWithSpan(r.Context(), noSpan)
+	caller := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(outside, propagation.HeaderCarrier(r.Header)))
 	if caller.IsValid() {
 		span.AddLink(trace.Link{SpanContext: caller})
 	}
@@ -74,7 +76,7 @@ func errorOf(a Answer) string {
 	return ""
 }
 
-var noSpan = trace.SpanFromContext(context.Background())
+var noSpan trace.Span = noop.Span{}
 
 func requestAttributes(r *http.Request, info *request.RequestInfo) []attribute.KeyValue {
 	attrs := make([]attribute.KeyValue, 0, 14)
