@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +52,7 @@ type Telemetry struct {
 	traces *sdktrace.TracerProvider // nil when tracing is off
 	pushed *sdkmetric.MeterProvider // nil when metrics are not pushed
 	undo   func()                   // unregisters the metrics
+	down   atomic.Bool
 }
 
 // New prepares export as o and the environment ask for it. It does not wait for
@@ -106,8 +108,11 @@ func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 func (t *Telemetry) Tracing() bool { return t.traces != nil }
 
 // Shutdown sends what is still to be sent, for as long as ctx allows, and takes
-// the metrics out of the registry.
+// the metrics out of the registry. Calls after the first do nothing.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
+	if t.down.Swap(true) {
+		return nil
+	}
 	var errs []error
 	if t.traces != nil {
 		errs = append(errs, t.traces.Shutdown(ctx))

@@ -306,7 +306,7 @@ func TestPathsOfProxiedRequestsEndWhereAnotherProgramBegins(t *testing.T) {
 		"/api/v1/namespaces/proxy/pods/proxy/proxy/reset/s3cr3t?token=s3cr3t": "/api/v1/namespaces/proxy/pods/proxy/proxy",
 		"/api/v1/nodes/node-a/proxy/s3cr3t":                                   "/api/v1/nodes/node-a/proxy",
 		"/api/v1/proxy/namespaces/shop/services/web/s3cr3t":                   "/api/v1/namespaces/shop/services/web",
-		"/api/v1/namespaces/shop/pods?fieldSelector=s3cr3t":                   "/api/v1/namespaces/shop/pods",
+		"/api/v1/namespaces/shop/pods?labelSelector=s3cr3t":                   "/api/v1/namespaces/shop/pods",
 		"/healthz/s%C3%BC%ff":                                                 "/healthz/s%C3%BC%ff",
 	} {
 		r, info := get(t, target)
