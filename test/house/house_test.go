@@ -115,11 +115,15 @@ func goFile(sign string, imports ...string) string {
 	return text
 }
 
+// gone in place of a text takes a file out of a tree.
+const gone = "\x00"
+
 // plant makes a tree of sound with changes on top.
 func plant(t *testing.T, changes files) *tree {
 	t.Helper()
 	all := maps.Clone(sound)
 	maps.Copy(all, changes)
+	maps.DeleteFunc(all, func(_, text string) bool { return text == gone })
 	fsys := fstest.MapFS{}
 	for p, text := range all {
 		fsys[p] = &fstest.MapFile{Data: []byte(text)}

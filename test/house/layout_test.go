@@ -21,9 +21,15 @@ var topLevel = rule{
 			}
 			seen[top] = true
 		}
+		for _, room := range rooms {
+			if !seen[room] {
+				found = append(found, finding{room, "is missing"})
+			}
+		}
 		return found
 	},
 	broken: map[string]files{
+		"bpf":      {"bpf/redirect.go": gone},
 		"pkg":      {"pkg/cache/cache.go": goFile("Package cache is lost.")},
 		"notes":    {"notes": ""},
 		"build.sh": {"build.sh": ""},
@@ -72,9 +78,6 @@ var filterInChain = rule{
 	name: "filter-in-chain",
 	why:  "filters/chain.go is the whole path of a request; what is not in it does not run",
 	check: func(t *tree) (found []finding) {
-		if !t.exists("filters/chain.go") {
-			return nil
-		}
 		for _, dir := range t.filters() {
 			if !strings.Contains(t.files["filters/chain.go"], `"`+module+"/"+dir+`"`) {
 				found = append(found, finding{dir, "is not named in filters/chain.go"})
