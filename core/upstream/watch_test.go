@@ -1,0 +1,106 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// piped is a watch whose events the test writes one by one.
+func piped(t *testing.T, contentType string) (*watchBody, *io.PipeWriter, context.CancelFunc) {
+	t.Helper()
+	ctx, drain := context.WithCancel(t.Context())
+	u := &Upstream{drain: ctx}
+	r, w := io.Pipe()
+	res := &http.Response{Header: http.Header{"Content-Type": {contentType}}, Body: r}
+	u.watchCleanly(res)
+	return res.Body.(*watchBody), w, drain
+}
+
+func TestDrainingEndsAnIdleWatch(t *testing.T) {
+	body, _, drain := piped(t, "application/json")
+	done := make(chan error, 1)
+	go func() { _, err := io.ReadAll(body); done <- err }()
+	drain()
+	if err := <-done; err != nil {
+		t.Errorf("the watch ended with %v", err)
+	}
+}
+
+func TestDrainingLetsAFrameBeCompleted(t *testing.T) {
+	frame := binary.BigEndian.AppendUint32(nil, 5)
+	frame = append(frame, "event"...)
+	tests := map[string]struct{ contentType, frame string }{
+		"json":     {"application/json", `{"type":"ADDED"}` + "\n"},
+		"protobuf": {"application/vnd.kubernetes.protobuf;stream=watch", string(frame)},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			body, w, drain := piped(t, tt.contentType)
+			var got bytes.Buffer
+			done := make(chan error, 1)
+			begun := make(chan struct{})
+			go func() {
+				first := make([]byte, 3)
+				_, err := io.ReadFull(body, first)
+				got.Write(first)
+				close(begun)
+				_, rest := got.ReadFrom(body)
+				done <- errors.Join(err, rest)
+			}()
+			if _, err := io.WriteString(w, tt.frame[:3]); err != nil {
+				t.Fatal(err)
+			}
+			<-begun
+			drain()
+			if _, err := io.WriteString(w, tt.frame[3:]); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("the watch ended with %v", err)
+			}
+			if got.String() != tt.frame {
+				t.Errorf("the watcher got %q", got.String())
+			}
+		})
+	}
+}
+
+func TestUpstreamsErrorIsNotTakenForTheEnd(t *testing.T) {
+	body, w, _ := piped(t, "application/json")
+	broken := errors.New("reset")
+	go w.CloseWithError(broken)
+	if _, err := io.ReadAll(body); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzFrames holds the two splitters to what they are for: whatever way a
+// stream of whole frames is cut, it is complete at its end and not before.
+func FuzzFrames(f *testing.F) {
+	f.Add("event", uint8(1))
+	f.Add("", uint8(3))
+	f.Fuzz(func(t *testing.T, event string, cut uint8) {
+		framed := append(binary.BigEndian.AppendUint32(nil, uint32(len(event))), event...)
+		feed(t, &lengthPrefixed{}, framed, int(cut))
+		line := strings.ReplaceAll(event, "\n", " ") + "\n"
+		feed(t, &lines{ended: true}, []byte(line), int(cut))
+	})
+}
+
+func feed(t *testing.T, f frames, stream []byte, cut int) {
+	t.Helper()
+	for len(stream) > 0 {
+		n := min(cut+1, len(stream))
+		f.observe(stream[:n])
+		stream = stream[n:]
+		if f.complete() != (len(stream) == 0) {
+			t.Fatalf("%T: complete is %v with %d bytes to come", f, f.complete(), len(stream))
+		}
+	}
+}
