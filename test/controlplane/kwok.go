@@ -22,7 +22,8 @@ import (
 //
 //   - logs and logs -f print what WritePodLog wrote,
 //   - attach prints what WritePodLog writes from then on,
-//   - exec runs the command on this machine, in a directory of its own,
+//   - exec runs the command on this machine, in a directory of its own; kwok
+//     0.8 neither tells it the end of stdin nor the client its exit code,
 //   - port-forward leads where Options.Forwards says, or echoes.
 func (c *ControlPlane) AddNode(ctx context.Context, name string) error {
 	node := &corev1.Node{
