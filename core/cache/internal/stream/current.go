@@ -1,0 +1,146 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// nobody is the name of a namespace and of objects that do not exist; as both
+// it is as good as any other that nobody would choose.
+const nobody = "portico-probe-none"
+
+// probeTimeout exceeds the 3 s for which kube-apiserver itself waits for its
+// own cache.
+const probeTimeout = 10 * time.Second
+
+// Current returns a resourceVersion that upstream had reached after Current was
+// called: the smallest consistent LIST there is. All callers share one probe at
+// a time.
+//
+// It asks for this resource, because resources may live in different etcds
+// (--etcd-servers-overrides), whose revisions have nothing to do with each other.
+func (s *Stream) Current(ctx context.Context) (uint64, error) {
+	return s.probes.Do(ctx, s.probe)
+}
+
+func (s *Stream) probe() (uint64, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
+	defer cancel()
+	var applied uint64
+	if st := s.State(); st != nil {
+		applied = st.Applied
+	}
+	q, namespace := url.Values{"limit": {"1"}}, nobody
+	if !s.Schema.Namespaced {
+		namespace = ""
+		q.Set("fieldSelector", "metadata.name="+nobody)
+	}
+	res, err := s.get(ctx, namespace, q)
+	if err != nil {
+		return 0, fmt.Errorf("probe revision: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	meta, err := s.Schema.ReadList(s.Format, res.Body, func(*wire.Object) error { return nil })
+	if err != nil {
+		return 0, fmt.Errorf("probe revision: %w", err)
+	}
+	rv, err := wire.ParseResourceVersion(meta.ResourceVersion)
+	if err != nil {
+		return 0, fmt.Errorf("probe revision: %w", err)
+	}
+	if rv < applied {
+		s.Fail(ErrRestored)
+		return 0, ErrRestored
+	}
+	return rv, nil
+}
+
+// catchUpSeconds is the shortest watch that ends with a bookmark: kube-apiserver
+// sends one 2 s before a watch's deadline, in buckets of a second.
+const catchUpSeconds = 3
+
+// maxCatchUps bounds how often in a row upstream is asked, for a client may ask
+// for a resourceVersion that will never come.
+const maxCatchUps = 2
+
+// chase is who wants a stream to catch up, and how far.
+type chase struct {
+	sync.WaitGroup
+	mu      sync.Mutex // guards following
+	wanted  uint64
+	running bool
+}
+
+// CatchUp makes upstream prove how far this collection has come: a second watch
+// from where we are, which delivers what we lack, in order, and then a bookmark.
+// There is one at a time. The proof needs no assumption about which API server
+// answers. CatchUp returns at once; wait for the result by [Stream.Reach].
+func (s *Stream) CatchUp(rv uint64) {
+	s.chase.mu.Lock()
+	defer s.chase.mu.Unlock()
+	s.chase.wanted = max(s.chase.wanted, rv)
+	if s.chase.running || s.ctx.Err() != nil {
+		return
+	}
+	s.chase.running = true
+	s.chase.Go(s.runCatchUp)
+}
+
+func (s *Stream) runCatchUp() {
+	for range maxCatchUps {
+		if err := s.catchUpOnce(); err != nil {
+			s.log.V(1).Info("catch-up watch ended early", "resource", s.Schema.Resource.Resource, "reason", err.Error())
+			break
+		}
+		if !s.isBehind() {
+			break
+		}
+	}
+	s.chase.mu.Lock()
+	defer s.chase.mu.Unlock()
+	s.chase.running, s.chase.wanted = false, 0
+}
+
+func (s *Stream) isBehind() bool {
+	s.chase.mu.Lock()
+	defer s.chase.mu.Unlock()
+	return s.State().Applied < s.chase.wanted
+}
+
+func (s *Stream) catchUpOnce() error {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*catchUpSeconds*time.Second)
+	defer cancel()
+	seconds := int64(catchUpSeconds)
+	events, err := s.openWatch(ctx, metav1.ListOptions{
+		ResourceVersion: strconv.FormatUint(s.State().Applied, 10), AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
+	})
+	if err != nil {
+		return fmt.Errorf("catch up: %w", err)
+	}
+	defer events.Close()
+	for {
+		kind, o, err := events.Decode()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("catch up: %w", err)
+		case kind == watch.Error:
+			return errors.New("catch up: upstream no longer knows our resourceVersion")
+		case kind == watch.Bookmark:
+			return (*store)(s).Bookmark(o.(*item).ResourceVersion)
+		}
+		s.apply(o.(*item).object, kind == watch.Deleted)
+	}
+}

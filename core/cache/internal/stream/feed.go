@@ -1,0 +1,130 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// item is an object as the reflector sees it: the few words of metadata that it
+// reads, and the bytes that it carries from here to there.
+type item struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta
+	object *wire.Object
+}
+
+func newItem(o *wire.Object) *item {
+	i := &item{object: o}
+	i.Namespace, i.Name = o.Namespace(), o.Name()
+	i.ResourceVersion = strconv.FormatUint(o.ResourceVersion, 10)
+	return i
+}
+
+// DeepCopyObject returns i: nobody changes an item.
+func (i *item) DeepCopyObject() runtime.Object { return i }
+
+// items is a list as the reflector sees it.
+type items struct {
+	metav1.TypeMeta
+	metav1.ListMeta
+	Items []runtime.Object
+}
+
+// DeepCopyObject returns l: nobody changes a list.
+func (l *items) DeepCopyObject() runtime.Object { return l }
+
+// bookmarkItem notes what a bookmark looks like and passes its meaning on.
+func (s *Stream) bookmarkItem(raw []byte) (*item, error) {
+	rv, err := wire.BookmarkResourceVersion(s.Format, raw)
+	if err != nil {
+		return nil, err
+	}
+	i := &item{}
+	i.ResourceVersion = strconv.FormatUint(rv, 10)
+	ends := wire.EndsInitialEvents(raw)
+	if ends {
+		i.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	}
+	if known := s.bookmark.Load(); known == nil || (ends && !known.HasInitial()) {
+		mark, err := wire.NewBookmark(s.Format, raw)
+		if err != nil {
+			return nil, err
+		}
+		s.bookmark.Store(mark)
+	}
+	return i, nil
+}
+
+// received counts what arrives before there is a state to count it in.
+func (s *Stream) received(o *wire.Object) {
+	if s.state.Load() != nil {
+		return
+	}
+	total := s.loading.Add(int64(o.Size()))
+	if s.budget.Limit > 0 && s.budget.Used()+total > s.budget.Limit {
+		s.Fail(ErrOverBudget)
+	}
+}
+
+// notBefore keeps a relist or a rewatch from going back behind what a catch-up
+// watch has applied meanwhile: the reflector does not know of it.
+func (s *Stream) notBefore(resourceVersion string) string {
+	st := s.State()
+	if st == nil || resourceVersion == "" {
+		return resourceVersion
+	}
+	if rv, err := wire.ParseResourceVersion(resourceVersion); err != nil || rv >= st.Applied {
+		return resourceVersion
+	}
+	return strconv.FormatUint(st.Applied, 10)
+}
+
+func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if o.Continue == "" {
+		o.ResourceVersion = s.notBefore(o.ResourceVersion)
+	}
+	res, err := s.get(ctx, "", query(o))
+	if err != nil {
+		return nil, s.judge(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	list := &items{}
+	list.ListMeta, err = s.Schema.ReadList(s.Format, res.Body, func(o *wire.Object) error {
+		s.received(o)
+		list.Items = append(list.Items, newItem(o))
+		return s.ctx.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read list: %w", err)
+	}
+	return list, nil
+}
+
+func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	o.ResourceVersion = s.notBefore(o.ResourceVersion)
+	s.loading.Store(0)
+	events, err := s.openWatch(ctx, o)
+	if err != nil {
+		return nil, s.judge(err)
+	}
+	return watch.NewStreamWatcher(events, apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "WatchDecoding")), nil
+}
+
+// judge ends the stream where upstream says that there is nothing for us here.
+func (s *Stream) judge(err error) error {
+	switch apierrors.ReasonForError(err) {
+	case metav1.StatusReasonUnauthorized, metav1.StatusReasonForbidden, metav1.StatusReasonNotFound,
+		metav1.StatusReasonMethodNotAllowed, metav1.StatusReasonNotAcceptable:
+		s.Fail(err)
+	}
+	return err
+}

@@ -1,0 +1,69 @@
+package stream
+
+import (
+	"context"
+	"sync"
+)
+
+// Flights shares answers among those who ask at the same time. A caller joins
+// only a flight that has not been sent: an answer that was on its way when the
+// question came may be older than the question. The zero value is ready.
+type Flights[T any] struct {
+	mu    sync.Mutex // guards following
+	next  *flight[T]
+	aloft bool
+	wg    sync.WaitGroup
+}
+
+type flight[T any] struct {
+	fetch  func() (T, error)
+	landed chan struct{}
+	value  T
+	err    error
+}
+
+// Do returns the answer of the next flight. fetch runs in a goroutine of its
+// own; ctx bounds the caller's patience only.
+func (f *Flights[T]) Do(ctx context.Context, fetch func() (T, error)) (T, error) {
+	mine := f.board(fetch)
+	select {
+	case <-mine.landed:
+		return mine.value, mine.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// board returns the flight that is to be sent next, and sends it if none is on
+// its way.
+func (f *Flights[T]) board(fetch func() (T, error)) *flight[T] {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next != nil {
+		return f.next
+	}
+	mine := &flight[T]{fetch: fetch, landed: make(chan struct{})}
+	if f.aloft {
+		f.next = mine
+		return mine
+	}
+	f.aloft = true
+	f.wg.Go(func() { f.fly(mine) })
+	return mine
+}
+
+// fly sends flights one after another until nobody waits.
+func (f *Flights[T]) fly(now *flight[T]) {
+	for now != nil {
+		now.value, now.err = now.fetch()
+		close(now.landed)
+		f.mu.Lock()
+		now, f.next = f.next, nil
+		f.aloft = now != nil
+		f.mu.Unlock()
+	}
+}
+
+// Wait returns when nothing is on its way.
+func (f *Flights[T]) Wait() { f.wg.Wait() }

@@ -1,0 +1,173 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+var (
+	// ErrOverBudget says that a collection does not fit into memory.
+	ErrOverBudget = errors.New("collection exceeds the memory budget")
+	// ErrRestored says that the API server's revision went backwards.
+	ErrRestored = errors.New("the API server's revision went backwards")
+)
+
+// Options says what to keep and where from. All fields but Log are required.
+type Options struct {
+	Schema *wire.Schema
+	Format wire.Format
+	// Source is where the collection comes from.
+	Source *Source
+	// Budget is shared by all streams.
+	Budget *Budget
+	Log    logr.Logger
+}
+
+// A Stream keeps one collection. Use [Stream.Run] to keep it going.
+type Stream struct {
+	Schema *wire.Schema
+	Format wire.Format
+
+	source *Source
+	budget *Budget
+	log    logr.Logger
+	now    func() time.Time
+
+	state    atomic.Pointer[State]
+	bookmark atomic.Pointer[wire.Bookmark]
+	heard    atomic.Int64 // when upstream last proved that we are current, Unix nanoseconds
+
+	mu        sync.Mutex // guards following and the order of states
+	dead      int        // events dropped from the array's front
+	accounted int64      // bytes reported to budget
+
+	loading atomic.Int64  // bytes received before the first state
+	loaded  chan struct{} // closed with the first state
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	probes  Flights[uint64]
+	chase   chase
+}
+
+// New prepares a stream. It lives until ctx ends or it fails.
+func New(ctx context.Context, o Options) *Stream {
+	s := &Stream{Schema: o.Schema, Format: o.Format, source: o.Source, budget: o.Budget, log: o.Log, now: time.Now, loaded: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	return s
+}
+
+// Run keeps the collection equal to upstream's. It returns when the stream's
+// context ends and nothing of it runs any more.
+func (s *Stream) Run() {
+	lw := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
+	log := s.log
+	r := cache.NewReflectorWithOptions(lw, &item{}, (*store)(s), cache.ReflectorOptions{
+		Name: s.Schema.Resource.Resource, TypeDescription: s.Schema.Kind, Logger: &log,
+	})
+	r.RunWithContext(logr.NewContext(s.ctx, s.log))
+	s.probes.Wait()
+	s.chase.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.budget.Add(-s.accounted)
+	s.accounted = 0
+}
+
+// Fail ends the stream for a reason that trying again would not mend soon.
+func (s *Stream) Fail(err error) { s.cancel(err) }
+
+// Done is closed when the stream has ended.
+func (s *Stream) Done() <-chan struct{} { return s.ctx.Done() }
+
+// Err is why the stream has ended.
+func (s *Stream) Err() error { return context.Cause(s.ctx) }
+
+// State is the collection now, nil before it has been loaded.
+func (s *Stream) State() *State { return s.state.Load() }
+
+// Bookmark returns what bookmarks of this resource look like, nil if upstream
+// has not shown one yet.
+func (s *Stream) Bookmark() *wire.Bookmark { return s.bookmark.Load() }
+
+// Age is how long ago upstream last proved that the collection is current.
+func (s *Stream) Age() time.Duration {
+	return max(0, s.now().Sub(time.Unix(0, s.heard.Load())))
+}
+
+// Loaded waits for the first state. It returns nil if ctx or the stream ends
+// before that.
+func (s *Stream) Loaded(ctx context.Context) *State {
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return s.State()
+}
+
+// Reach waits until the collection has reached rv.
+func (s *Stream) Reach(ctx context.Context, rv uint64) (*State, error) {
+	for {
+		st := s.State()
+		if st.Applied >= rv {
+			return st, nil
+		}
+		select {
+		case <-st.Changed():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.ctx.Done():
+			return nil, s.Err()
+		}
+	}
+}
+
+// store is how the reflector sees a stream.
+type store Stream
+
+func (s *store) Add(o any) error    { return (*Stream)(s).onEvent(o, false) }
+func (s *store) Update(o any) error { return (*Stream)(s).onEvent(o, false) }
+func (s *store) Delete(o any) error { return (*Stream)(s).onEvent(o, true) }
+func (s *store) Resync() error      { return nil }
+
+func (s *store) Replace(items []any, resourceVersion string) error {
+	rv, err := wire.ParseResourceVersion(resourceVersion)
+	if err != nil {
+		return err
+	}
+	objects := make([]*wire.Object, 0, len(items))
+	for _, i := range items {
+		objects = append(objects, i.(*item).object)
+	}
+	(*Stream)(s).reset(objects, rv)
+	s.heard.Store(s.now().UnixNano())
+	return nil
+}
+
+func (s *store) Bookmark(resourceVersion string) error {
+	rv, err := wire.ParseResourceVersion(resourceVersion)
+	if err != nil {
+		return err
+	}
+	(*Stream)(s).progress(rv)
+	return nil
+}
+
+func (s *Stream) onEvent(o any, deleted bool) error {
+	s.heard.Store(s.now().UnixNano())
+	s.apply(o.(*item).object, deleted)
+	return nil
+}
+
+var (
+	_ cache.ReflectorStore         = (*store)(nil)
+	_ cache.ReflectorBookmarkStore = (*store)(nil)
+)
