@@ -43,7 +43,9 @@ func (c *ControlPlane) Terminate(part Part) error {
 }
 
 // Restart starts a part again with the port, data and flags it had, and
-// returns when it is ready. A part that is still running is terminated first.
+// returns when it is ready. A part that is still running is terminated first;
+// etcd takes five seconds to let its clients go, so Kill it if that does not
+// matter. After a restart of etcd, Ready tells when an API server has found it.
 func (c *ControlPlane) Restart(ctx context.Context, part Part) error {
 	p, err := c.process(part)
 	if err != nil {
@@ -103,15 +105,21 @@ func (c *ControlPlane) Log(part Part) (string, error) {
 	return string(text), err
 }
 
-// Stop ends all parts, those that others need last, waits until they are gone
-// and removes a temporary directory. It may be called more than once.
+// Stop ends all parts and waits until they are gone. With a directory that is
+// kept, they end in order: those that others need last. A temporary directory
+// is removed, so nothing in it is worth the seconds that takes, and its parts
+// are killed. Stop may be called more than once.
 func (c *ControlPlane) Stop() {
 	c.stop.Do(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.terminateThose(func(p Part) bool { return p != Etcd && !isAPIServer(p) })
-		c.terminateThose(isAPIServer)
-		c.terminateThose(func(p Part) bool { return p == Etcd })
+		if c.opts.Dir != "" {
+			c.each(anyPart, (*process).thaw)
+			c.each(func(p Part) bool { return p != Etcd && !isAPIServer(p) }, (*process).terminate)
+			c.each(isAPIServer, (*process).terminate)
+			c.each(anyPart, (*process).terminate)
+		}
+		c.each(anyPart, (*process).kill)
 		c.spawn.close()
 		for _, p := range c.ports {
 			p.close()
@@ -122,15 +130,18 @@ func (c *ControlPlane) Stop() {
 	})
 }
 
-func (c *ControlPlane) terminateThose(these func(Part) bool) {
+// each does something to some parts, all at once. The caller holds c.mu.
+func (c *ControlPlane) each(these func(Part) bool, do func(*process)) {
 	var all sync.WaitGroup
-	for _, p := range c.parts {
-		if these(p.part) {
-			all.Go(p.terminate)
+	for part, p := range c.parts {
+		if these(part) {
+			all.Go(func() { do(p) })
 		}
 	}
 	all.Wait()
 }
+
+func anyPart(Part) bool { return true }
 
 func isAPIServer(p Part) bool { return strings.HasPrefix(string(p), string(APIServer)) }
 

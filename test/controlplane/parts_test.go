@@ -48,17 +48,24 @@ func TestAPIServersShareEtcdAndComeBack(t *testing.T) {
 func TestRestartKeepsData(t *testing.T) {
 	cp := New(t, Options{})
 	write(t, cp, "kept")
-	for _, part := range []Part{Etcd, APIServer} {
-		before, err := cp.Pid(part)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cp.Restart(t.Context(), part); err != nil {
-			t.Fatal(err)
-		}
-		if after, err := cp.Pid(part); after == before || err != nil {
-			t.Errorf("pid of %s after Restart: %d, %v, was %d", part, after, err, before)
-		}
+	before, err := cp.Pid(APIServer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.Restart(t.Context(), APIServer); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := cp.Pid(APIServer); after == before || err != nil {
+		t.Errorf("pid after Restart: %d, %v; it was %d", after, err, before)
+	}
+	if err := cp.Kill(Etcd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.Restart(t.Context(), Etcd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.Ready(t.Context(), APIServer); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := newClient(t, cp.Config()).CoreV1().Namespaces().Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
 		t.Error(err)
@@ -96,21 +103,27 @@ func TestFrozenAPIServerAnswersWhenThawed(t *testing.T) {
 }
 
 func TestStopEndsFrozenParts(t *testing.T) {
-	cp := New(t, Options{})
-	for _, part := range []Part{APIServer, Etcd} {
-		if err := cp.Freeze(part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cp.Stop()
-	if _, err := cp.Pid(APIServer); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("after Stop: %v, want %v", err, ErrNotRunning)
-	}
-	if err := cp.Restart(t.Context(), Etcd); err == nil {
-		t.Error("Restart after Stop: no error")
-	}
-	if exists(cp.Dir()) {
-		t.Errorf("temporary directory %s is still there", cp.Dir())
+	for _, c := range []struct {
+		name, dir string
+	}{{"temporary-directory", ""}, {"kept-directory", t.TempDir()}} {
+		t.Run(c.name, func(t *testing.T) {
+			cp := New(t, Options{Dir: c.dir})
+			for _, part := range []Part{APIServer, Etcd} {
+				if err := cp.Freeze(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cp.Stop()
+			if _, err := cp.Pid(APIServer); !errors.Is(err, ErrNotRunning) {
+				t.Errorf("after Stop: %v, want %v", err, ErrNotRunning)
+			}
+			if err := cp.Restart(t.Context(), Etcd); err == nil {
+				t.Error("Restart after Stop: no error")
+			}
+			if kept := exists(cp.Dir()); kept != (c.dir != "") {
+				t.Errorf("directory %s is there: %v", cp.Dir(), kept)
+			}
+		})
 	}
 }
 

@@ -108,6 +108,20 @@ func (p *process) terminate() {
 	}
 }
 
+// kill ends the part at once if it is running.
+func (p *process) kill() {
+	if r, err := p.current(); err == nil {
+		r.kill()
+	}
+}
+
+// thaw lets the part go on if it is frozen.
+func (p *process) thaw() {
+	if r, err := p.current(); err == nil {
+		_ = r.signal(syscall.SIGCONT)
+	}
+}
+
 // tail returns the end of the part's log.
 func (p *process) tail(lines int) string {
 	text, err := os.ReadFile(p.log)
