@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/telemetry/telemetrytest"
@@ -36,34 +35,9 @@ func answered(t testing.TB, m *telemetry.Metrics, method, target string, a telem
 	m.Answered(r, info, a)
 }
 
-// requests returns portico_request_total as "labels" to count, the labels in
-// the order of their names and without empty ones.
 func requests(t testing.TB, g prometheus.Gatherer) map[string]float64 {
 	t.Helper()
-	families, err := g.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, f := range families {
-		if f.GetName() != "portico_request_total" {
-			continue
-		}
-		for _, m := range f.Metric {
-			got[labels(m)] = m.Counter.GetValue()
-		}
-	}
-	return got
-}
-
-func labels(m *dto.Metric) string {
-	var all []string
-	for _, l := range m.Label {
-		if l.GetValue() != "" {
-			all = append(all, l.GetName()+"="+l.GetValue())
-		}
-	}
-	return strings.Join(all, " ")
+	return telemetrytest.Series(t, g, "portico_request_total")
 }
 
 func TestMetricsHaveGoodNames(t *testing.T) {
@@ -187,39 +161,13 @@ func TestDurationsOfStreamsAreNotObserved(t *testing.T) {
 	m, registry := newMetrics(t)
 	answered(t, m, "GET", "/api/v1/pods?watch=1", telemetry.Answer{Code: 200, Streamed: true, Took: time.Hour, Aborted: true, CallerGone: true})
 	answered(t, m, "GET", "/api/v1/pods?watch=1", telemetry.Answer{Code: 410, Took: time.Second, Aborted: true})
-	want := `
-# HELP portico_request_aborts_total Requests that ended before their response did: the client left, or the response broke off.
-# TYPE portico_request_aborts_total counter
-portico_request_aborts_total{group="",resource="pods",scope="cluster",subresource="",verb="WATCH",version="v1"} 1
-`
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "portico_request_aborts_total"); err != nil {
-		t.Error(err)
-	}
-	if got := observations(t, registry, "portico_request_duration_seconds"); got != 1 {
-		t.Errorf("%d durations, want only that of the request that did not become a stream", got)
-	}
-}
-
-func family(t testing.TB, g prometheus.Gatherer, name string) []*dto.Metric {
-	t.Helper()
-	families, err := g.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.Metric
+	// Only of the request that did not become a stream.
+	want := map[string]float64{"resource=pods scope=cluster verb=WATCH version=v1": 1}
+	for _, name := range []string{"portico_request_aborts_total", "portico_request_duration_seconds"} {
+		if diff := cmp.Diff(want, telemetrytest.Series(t, registry, name)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	return nil
-}
-
-func observations(t testing.TB, g prometheus.Gatherer, name string) (n uint64) {
-	t.Helper()
-	for _, m := range family(t, g, name) {
-		n += m.Histogram.GetSampleCount()
-	}
-	return n
 }
 
 func TestSampledRequestsAreExemplars(t *testing.T) {
@@ -232,14 +180,7 @@ func TestSampledRequestsAreExemplars(t *testing.T) {
 	tel.Metrics.Answered(r, info, telemetry.Answer{Code: 200, Took: time.Millisecond, Span: span})
 	telemetry.EndServer(span, telemetry.Answer{Code: 200}, "")
 
-	var ids []string
-	for _, m := range family(t, registry, "portico_request_duration_seconds") {
-		for _, b := range m.Histogram.Bucket {
-			if b.Exemplar != nil {
-				ids = append(ids, b.Exemplar.Label[0].GetName()+"="+b.Exemplar.Label[0].GetValue())
-			}
-		}
-	}
+	ids := telemetrytest.Exemplars(t, registry, "portico_request_duration_seconds")
 	if diff := cmp.Diff([]string{"trace_id=" + span.SpanContext().TraceID().String()}, ids); diff != "" {
 		t.Errorf("exemplars (-want +got):\n%s", diff)
 	}
@@ -265,10 +206,7 @@ func TestUpstreamCallsAreCountedByOutcome(t *testing.T) {
 	c.Address = "192.0.2.2:6443"
 	c.End(&http.Response{StatusCode: 200}, nil)
 
-	got := map[string]float64{}
-	for _, m := range family(t, registry, "portico_upstream_request_total") {
-		got[labels(m)] = m.Counter.GetValue()
-	}
+	got := telemetrytest.Series(t, registry, "portico_upstream_request_total")
 	want := map[string]float64{
 		"address=192.0.2.1:6443 code=200": 1, "address=192.0.2.1:6443 code=503": 1, "address=192.0.2.1:6443 code=error": 1,
 		"address=192.0.2.1:6443 code=canceled": 1, "address=192.0.2.2:6443 code=200": 1,

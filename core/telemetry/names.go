@@ -57,6 +57,10 @@ const (
 	LogServedBy = "servedBy"
 )
 
+// HeaderAuditID is kube-apiserver's Audit-ID as net/http spells it, which
+// spares spelling it anew for each request.
+const HeaderAuditID = "Audit-Id"
+
 // HeaderServedBy is the response header that says how an answer was made.
 const HeaderServedBy = "Portico-Served-By"
 

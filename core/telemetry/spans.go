@@ -10,11 +10,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
-	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
-
-const headerAuditID = auditinternal.HeaderAuditID
 
 // StartServer begins the span of a request that has arrived. Callers are
 // strangers: the context they send is a link, never the parent, so that nobody
@@ -152,7 +149,7 @@ func Path(r *http.Request, info *request.RequestInfo) string {
 // AuditID is the request's, cut as kube-apiserver cuts what it writes of it
 // (k8s.io/apiserver/pkg/audit, GetAuditIDTruncated).
 func AuditID(r *http.Request) string {
-	id := r.Header.Get(headerAuditID)
+	id := r.Header.Get(HeaderAuditID)
 	return strings.ToValidUTF8(id[:min(len(id), 64)], "\uFFFD")
 }
 

@@ -68,6 +68,7 @@ var infos = request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"
 
 // get is a request as it stands in the chain.
 func get(t testing.TB, target string) (*http.Request, *request.RequestInfo) {
+	t.Helper()
 	return newRequest(t, http.MethodGet, target)
 }
 

@@ -42,7 +42,7 @@ func (t *Telemetry) StartUpstream(out *http.Request) Call {
 	}
 	info := infoOf(out)
 	ctx, c.span = t.Tracer.Start(ctx, spanName(out.Method, info), trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(c.start))
-	c.span.SetAttributes(KeyMethod.String(cleanMethod(out.Method)), KeyAuditID.String(clean(out.Header.Get(headerAuditID))))
+	c.span.SetAttributes(KeyMethod.String(cleanMethod(out.Method)), KeyAuditID.String(clean(out.Header.Get(HeaderAuditID))))
 	out.Header.Del("Tracestate") // belongs to the caller's trace; Inject sets ours if there is one
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(out.Header))
 	return c

@@ -6,11 +6,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
-	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
 )
 
@@ -19,6 +20,7 @@ import (
 type exchange struct {
 	http.ResponseWriter
 	metrics  *telemetry.Metrics
+	log      logr.Logger
 	r        *http.Request
 	info     *request.RequestInfo
 	span     trace.Span
@@ -29,6 +31,9 @@ type exchange struct {
 	bytes    int64
 	servedBy string
 	stream   prometheus.Gauge // set if what has begun is long-running
+
+	err      error // what the chain returned
+	returned bool  // false while it runs, and if it panicked
 }
 
 // Unwrap lets http.ResponseController reach what we do not watch.
@@ -93,9 +98,59 @@ func (x *exchange) echoAuditID() {
 	if x.servedBy == telemetry.ServedByUpstream {
 		return
 	}
-	if h := x.Header(); len(h["Audit-Id"]) == 0 {
-		h.Set(auditinternal.HeaderAuditID, x.r.Header.Get(auditinternal.HeaderAuditID))
+	if h := x.Header(); len(h[telemetry.HeaderAuditID]) == 0 {
+		h.Set(telemetry.HeaderAuditID, x.r.Header.Get(telemetry.HeaderAuditID))
 	}
+}
+
+// end is called once, when the chain has returned or is panicking. It does not
+// recover: the stack belongs to whoever does.
+func (x *exchange) end() {
+	a := telemetry.Answer{
+		Code: x.code, Bytes: x.bytes, ServedBy: x.servedBy, Took: time.Since(x.start), Span: x.span,
+		Streamed: x.stream != nil, Aborted: x.err != nil || !x.returned,
+	}
+	reason := ""
+	if x.code == 0 {
+		a.Code, reason, a.Aborted = x.unanswered()
+	}
+	a.CallerGone = a.Aborted && x.r.Context().Err() != nil
+	if x.code == http.StatusSwitchingProtocols && a.ServedBy == "" {
+		a.ServedBy = x.Header().Get(telemetry.HeaderServedBy) // set after Hijack
+	}
+	if x.stream != nil {
+		x.stream.Dec()
+	} else {
+		x.inFlight.Dec()
+		telemetry.EndServer(x.span, a, reason)
+	}
+	x.metrics.Answered(x.r, x.info, a)
+	x.logAccess(a)
+}
+
+// unanswered says what the pipeline makes of a request nothing was written for.
+func (x *exchange) unanswered() (code int, reason string, aborted bool) {
+	switch {
+	case x.returned && x.err == nil:
+		return http.StatusOK, "", false // net/http writes that
+	case x.r.Context().Err() != nil:
+		return telemetry.CodeClientGone, "", true
+	}
+	x.echoAuditID()
+	if !x.returned {
+		return http.StatusInternalServerError, "panic", false
+	}
+	status := pipeline.StatusOf(x.err)
+	return int(status.Code), string(status.Reason), false
+}
+
+func (x *exchange) logAccess(a telemetry.Answer) {
+	line := x.log.V(accessVerbosity)
+	if !line.Enabled() {
+		return
+	}
+	line.Info("Request", telemetry.LogVerb, x.info.Verb, telemetry.LogPath, telemetry.Path(x.r, x.info), telemetry.LogCode, a.Code,
+		telemetry.LogBytes, a.Bytes, telemetry.LogDuration, a.Took, telemetry.LogServedBy, a.ServedBy)
 }
 
 var _ http.ResponseWriter = (*exchange)(nil)

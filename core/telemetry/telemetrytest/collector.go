@@ -41,6 +41,7 @@ type Collector struct {
 	mu      sync.Mutex // guards following
 	spans   []Span
 	metrics map[string]*metricspb.Metric
+	arrived sync.Cond // signals that spans has grown
 }
 
 // Start serves a collector until the test ends. Exporters must have been shut
@@ -52,6 +53,7 @@ func Start(tb testing.TB) *Collector {
 		tb.Fatal(err)
 	}
 	c := &Collector{Address: lis.Addr().String(), metrics: map[string]*metricspb.Metric{}}
+	c.arrived.L = &c.mu
 	s := grpc.NewServer()
 	collectortrace.RegisterTraceServiceServer(s, traces{collector: c})
 	collectormetrics.RegisterMetricsServiceServer(s, metrics{collector: c})
@@ -91,6 +93,27 @@ func (c *Collector) Span(tb testing.TB, kind, name string) Span {
 	return found[0]
 }
 
+// Await waits until spans have arrived in which done finds what it looks for,
+// or the test has no more time. It is for spans of what has not ended; the
+// exporter sends them every OTEL_BSP_SCHEDULE_DELAY.
+func (c *Collector) Await(ctx context.Context, done func([]Span) bool) bool {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock() // or a waiter between its two looks would miss it
+		defer c.mu.Unlock()
+		c.arrived.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !done(c.spans) {
+		if ctx.Err() != nil {
+			return false
+		}
+		c.arrived.Wait()
+	}
+	return true
+}
+
 // Metric returns the metric that was last sent as name, or nil.
 func (c *Collector) Metric(name string) *metricspb.Metric {
 	c.mu.Lock()
@@ -113,6 +136,7 @@ func (t traces) Export(_ context.Context, r *collectortrace.ExportTraceServiceRe
 			}
 		}
 	}
+	t.collector.arrived.Broadcast()
 	return &collectortrace.ExportTraceServiceResponse{}, nil
 }
 
