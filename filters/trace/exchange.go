@@ -83,6 +83,9 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (x *exchange) begin(code int) {
 	x.code = code
 	x.servedBy = x.Header().Get(telemetry.HeaderServedBy)
+	if code == http.StatusSwitchingProtocols {
+		x.servedBy = telemetry.ServedByUpstream // nobody else can; its answer to an upgrade stays as it is
+	}
 	if code >= 400 || !telemetry.LongRunning(x.info) {
 		return
 	}
@@ -115,9 +118,6 @@ func (x *exchange) end() {
 		a.Code, reason, a.Aborted = x.unanswered()
 	}
 	a.CallerGone = a.Aborted && x.r.Context().Err() != nil
-	if x.code == http.StatusSwitchingProtocols && a.ServedBy == "" {
-		a.ServedBy = x.Header().Get(telemetry.HeaderServedBy) // set after Hijack
-	}
 	if x.stream != nil {
 		x.stream.Dec()
 	} else {

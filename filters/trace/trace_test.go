@@ -386,7 +386,6 @@ func TestHijackedConnectionsAreSwitches(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		w.Header().Set(telemetry.HeaderServedBy, telemetry.ServedByUpstream) // as httputil.ReverseProxy does it
 		_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		return err
 	}})
