@@ -49,7 +49,7 @@ func New(tb testing.TB, o Options) *ControlPlane {
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Log(c.logTails(60))
+			tb.Log(c.LogTails(60))
 		}
 		c.Stop()
 	})

@@ -42,6 +42,18 @@ func (c *ControlPlane) Terminate(part Part) error {
 	return nil
 }
 
+// Signal sends a signal to a part and does not wait for what it does.
+func (c *ControlPlane) Signal(part Part, sig syscall.Signal) error {
+	r, err := c.running(part)
+	if err != nil {
+		return err
+	}
+	if err := r.signal(sig); err != nil {
+		return fmt.Errorf("send %v to %s: %w", sig, part, err)
+	}
+	return nil
+}
+
 // Restart starts a part again with the port, data and flags it had, and
 // returns when it is ready. A part that is still running is terminated first;
 // etcd takes five seconds to let its clients go, so Kill it if that does not
@@ -59,28 +71,19 @@ func (c *ControlPlane) Restart(ctx context.Context, part Part) error {
 // connections stay open, new ones are still accepted by the kernel, and nothing
 // answers.
 func (c *ControlPlane) Freeze(part Part) error {
-	r, err := c.running(part)
+	if err := c.Signal(part, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pid, err := c.Pid(part)
 	if err != nil {
 		return err
 	}
-	if err := r.signal(syscall.SIGSTOP); err != nil {
-		return fmt.Errorf("freeze %s: %w", part, err)
-	}
-	awaitStopped(r.cmd.Process.Pid)
+	awaitStopped(pid)
 	return nil
 }
 
 // Thaw lets a frozen part go on.
-func (c *ControlPlane) Thaw(part Part) error {
-	r, err := c.running(part)
-	if err != nil {
-		return err
-	}
-	if err := r.signal(syscall.SIGCONT); err != nil {
-		return fmt.Errorf("thaw %s: %w", part, err)
-	}
-	return nil
-}
+func (c *ControlPlane) Thaw(part Part) error { return c.Signal(part, syscall.SIGCONT) }
 
 // Ready returns when a part is ready to serve.
 func (c *ControlPlane) Ready(ctx context.Context, part Part) error {
@@ -185,8 +188,9 @@ func (c *ControlPlane) reserve() (*port, error) {
 	return p, nil
 }
 
-// logTails returns the ends of all parts' logs.
-func (c *ControlPlane) logTails(lines int) string {
+// LogTails returns the last lines of the logs of all parts, for a test to print
+// when it failed. New sees to that by itself.
+func (c *ControlPlane) LogTails(lines int) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var b strings.Builder

@@ -27,7 +27,16 @@ func run(ctx context.Context) error {
 	apiServers := flag.Int("apiservers", 1, "number of kube-apiservers")
 	nodes := flag.Int("nodes", 1, "number of nodes that kwok plays")
 	dir := flag.String("dir", "", "directory for data, certificates and logs, which is kept (default: a temporary one)")
+	only := flag.Bool("programs", false, "build the programs if need be, print the directory they are in, and start nothing")
 	flag.Parse()
+	if *only {
+		dir, err := controlplane.Programs(ctx, controlplane.ProgramsOptions{Progress: os.Stderr})
+		if err != nil {
+			return err
+		}
+		fmt.Println(dir)
+		return nil
+	}
 
 	cp, err := controlplane.Start(ctx, controlplane.Options{
 		APIServers:        *apiServers,
