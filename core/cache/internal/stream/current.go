@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 	"sync"
@@ -76,10 +77,19 @@ const maxCatchUps = 2
 
 // chase is who wants a stream to catch up, and how far.
 type chase struct {
-	sync.WaitGroup
+	wg      sync.WaitGroup
 	mu      sync.Mutex // guards following
 	wanted  uint64
 	running bool
+	ended   bool
+}
+
+// end lets nobody begin and waits for who has.
+func (c *chase) end() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.wg.Wait()
 }
 
 // CatchUp makes upstream prove how far this collection has come: a second watch
@@ -90,11 +100,11 @@ func (s *Stream) CatchUp(rv uint64) {
 	s.chase.mu.Lock()
 	defer s.chase.mu.Unlock()
 	s.chase.wanted = max(s.chase.wanted, rv)
-	if s.chase.running || s.ctx.Err() != nil {
+	if s.chase.running || s.chase.ended {
 		return
 	}
 	s.chase.running = true
-	s.chase.Go(s.runCatchUp)
+	s.chase.wg.Go(s.runCatchUp)
 }
 
 func (s *Stream) runCatchUp() {
@@ -143,4 +153,10 @@ func (s *Stream) catchUpOnce() error {
 		}
 		s.apply(o.(*item).object, kind == watch.Deleted)
 	}
+}
+
+// Fetch sends a request of the caller's making under the stream's identity and
+// in its format. The caller closes the body.
+func (s *Stream) Fetch(path string, q url.Values) (*http.Response, error) {
+	return s.source.Get(s.ctx, path, q, s.Format.MediaType())
 }

@@ -12,6 +12,7 @@ type Flights[T any] struct {
 	mu    sync.Mutex // guards following
 	next  *flight[T]
 	aloft bool
+	ended bool
 	wg    sync.WaitGroup
 }
 
@@ -44,6 +45,11 @@ func (f *Flights[T]) board(fetch func() (T, error)) *flight[T] {
 		return f.next
 	}
 	mine := &flight[T]{fetch: fetch, landed: make(chan struct{})}
+	if f.ended {
+		mine.err = context.Canceled
+		close(mine.landed)
+		return mine
+	}
 	if f.aloft {
 		f.next = mine
 		return mine
@@ -65,5 +71,17 @@ func (f *Flights[T]) fly(now *flight[T]) {
 	}
 }
 
-// Wait returns when nothing is on its way.
-func (f *Flights[T]) Wait() { f.wg.Wait() }
+// End refuses further flights and returns when those on their way have landed.
+func (f *Flights[T]) End() {
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	f.wg.Wait()
+}
+
+// Idle reports whether nobody waits.
+func (f *Flights[T]) Idle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.aloft
+}

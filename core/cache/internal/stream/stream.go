@@ -73,8 +73,8 @@ func (s *Stream) Run() {
 		Name: s.Schema.Resource.Resource, TypeDescription: s.Schema.Kind, Logger: &log,
 	})
 	r.RunWithContext(logr.NewContext(s.ctx, s.log))
-	s.probes.Wait()
-	s.chase.Wait()
+	s.probes.End()
+	s.chase.end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.budget.Add(-s.accounted)

@@ -264,5 +264,8 @@ func TestFlightsThatHaveLeftAreNotJoined(t *testing.T) {
 			}
 		}
 	}
-	f.Wait()
+	f.End()
+	if _, err := f.Do(t.Context(), fetch); err == nil {
+		t.Error("a flight left after the end")
+	}
 }

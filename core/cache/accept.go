@@ -1,0 +1,110 @@
+package cache
+
+import (
+	"compress/gzip"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// What the API server offers, in its order. Custom resources have no protobuf.
+var (
+	builtinTypes = []runtime.SerializerInfo{mediaType("application", "json"), mediaType("application", "yaml"), mediaType("application", "vnd.kubernetes.protobuf")}
+	customTypes  = builtinTypes[:2]
+)
+
+func mediaType(kind, sub string) runtime.SerializerInfo {
+	info := runtime.SerializerInfo{MediaType: kind + "/" + sub, MediaTypeType: kind, MediaTypeSubType: sub}
+	if sub != "yaml" {
+		info.StreamSerializer = &runtime.StreamSerializerInfo{}
+	}
+	return info
+}
+
+// whole refuses no transformation that the API server would grant, so that the
+// clause it would choose is the one that is chosen here.
+type whole struct{}
+
+func (whole) AllowsMediaTypeTransform(_, _ string, _ *schema.GroupVersionKind) bool { return true }
+func (whole) AllowsServerVersion(string) bool                                       { return false }
+func (whole) AllowsStreamSchema(s string) bool                                      { return s == "watch" }
+
+// negotiate returns the format in which the API server would answer r. It
+// reports false for everything that is not plain JSON or protobuf.
+func negotiate(r *http.Request, custom bool) (wire.Format, bool) {
+	offered := builtinTypes
+	if custom {
+		offered = customTypes
+	}
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, whole{})
+	if !ok || chosen.Convert != nil || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
+		return 0, false
+	}
+	switch chosen.Accepted.MediaTypeSubType {
+	case "vnd.kubernetes.protobuf":
+		return wire.Protobuf, true
+	case "json":
+		return wire.JSON, !isHuman(r.UserAgent())
+	}
+	return 0, false
+}
+
+// isHuman reports those for whom the API server indents JSON.
+func isHuman(userAgent string) bool {
+	return strings.HasPrefix(userAgent, "curl") || strings.HasPrefix(userAgent, "Wget") || strings.HasPrefix(userAgent, "Mozilla/5.0")
+}
+
+// gzipThreshold is the size from which the API server compresses, in bytes.
+const gzipThreshold = 128 << 10
+
+// acceptsGzip reports whether r's sender takes gzip.
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		if strings.TrimSpace(part) == "gzip" {
+			return true
+		}
+	}
+	return false
+}
+
+// IsRemote reports whether r came from another machine, as far as addresses
+// tell. Compressing for this one would only spend its CPU twice.
+func IsRemote(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	if ip == nil || ip.IsLoopback() {
+		return false
+	}
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return !ok || !local.IP.Equal(ip)
+}
+
+var gzipWriters = sync.Pool{New: func() any {
+	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return w
+}}
+
+// compressed calls write with a writer that compresses into w.
+func compressed(w io.Writer, write func(io.Writer) error) error {
+	z := gzipWriters.Get().(*gzip.Writer)
+	z.Reset(w)
+	defer func() { z.Reset(nil); gzipWriters.Put(z) }()
+	if err := write(z); err != nil {
+		return err
+	}
+	return z.Close()
+}

@@ -1,0 +1,257 @@
+// Package cache answers reads from memory by the API server's own rules, byte
+// for byte as it would, and hands on what it cannot.
+//
+// A request is parsed into a question. Whatever is invalid, unknown or rare is
+// none and goes upstream, so errors are always the API server's own. A question
+// is answered from a stream: one collection in one format (protobuf or JSON),
+// kept equal to upstream's by client-go's Reflector as bytes, never decoded
+// further than to metadata and selectable fields.
+//
+// Reads are linearizable: clients that were redirected do not know that a cache
+// exists, so resourceVersion="" means what it means upstream. See fresh.go for
+// how the newest state is known to be the newest.
+package cache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/pipeline"
+)
+
+// Headers that say how an answer was made. Age is in whole seconds: how long ago
+// upstream last proved the collection current.
+const (
+	ServedBy = "Portico-Served-By"
+
+	servedByCache     = "cache"
+	servedByCoalesced = "coalesced"
+)
+
+// Options says what to cache and where from.
+type Options struct {
+	// Upstream carries requests under the proxy's own identity.
+	Upstream http.RoundTripper
+	// Base is the API server's address, with any path prefix.
+	Base *url.URL
+	// Refuse says which resources stay out of memory. Nil means [RefuseSecrets].
+	Refuse func(schema.GroupResource) bool
+	// MemoryBudget bounds all collections together, in bytes; 0 means no bound.
+	// What does not fit goes upstream.
+	MemoryBudget int64
+	// IdleStop is how long a collection is kept that nobody asks for; 0 means
+	// 10 minutes.
+	IdleStop time.Duration
+	// Compress says whether to compress for r's sender if it takes gzip. Nil
+	// means [IsRemote].
+	Compress func(r *http.Request) bool
+	Log      logr.Logger
+}
+
+// RefuseSecrets keeps out of memory what a node's memory should not hold or what
+// changes too often to be worth it: Secrets, ConfigMaps, Leases and Events.
+func RefuseSecrets(r schema.GroupResource) bool {
+	switch r.Resource {
+	case "secrets", "configmaps":
+		return r.Group == ""
+	case "events":
+		return r.Group == "" || r.Group == "events.k8s.io"
+	case "leases":
+		return r.Group == "coordination.k8s.io"
+	}
+	return false
+}
+
+// Cache is the filter that answers from memory.
+type Cache struct {
+	streams  *streams
+	refuse   func(schema.GroupResource) bool
+	compress func(*http.Request) bool
+	log      logr.Logger
+}
+
+// New prepares a cache. It hands everything on until [Cache.Start] runs.
+func New(o Options) (*Cache, error) {
+	if o.Upstream == nil || o.Base == nil {
+		return nil, errors.New("cache: options name no upstream")
+	}
+	if o.IdleStop <= 0 {
+		o.IdleStop = 10 * time.Minute
+	}
+	if o.Refuse == nil {
+		o.Refuse = RefuseSecrets
+	}
+	if o.Compress == nil {
+		o.Compress = IsRemote
+	}
+	return &Cache{streams: newStreams(o), refuse: o.Refuse, compress: o.Compress, log: o.Log}, nil
+}
+
+// Start keeps collections until ctx ends, and returns when nothing of them runs
+// any more.
+func (c *Cache) Start(ctx context.Context) error {
+	c.streams.run(ctx)
+	return nil
+}
+
+// Name is the filter's name.
+func (c *Cache) Name() string { return "cache" }
+
+// Answers reports whether r may be answered from memory, so that it is worth
+// asking whether its caller may see the answer. It is cheap and may be wrong:
+// what is granted and cannot be answered goes upstream.
+func (c *Cache) Answers(r *http.Request) bool {
+	q, ok := c.question(r)
+	if !ok {
+		return false
+	}
+	format, ok := negotiate(r, false)
+	return ok && !c.streams.isClosed(q.gvr, format)
+}
+
+// question parses r and leaves out what no policy lets in.
+func (c *Cache) question(r *http.Request) (*question, bool) {
+	q, ok := parse(r)
+	if !ok || c.refuse(q.gvr.GroupResource()) {
+		return nil, false
+	}
+	// The newest version of one object is upstream's to tell: a GET costs it
+	// no more than a proof would.
+	return q, q.verb != get || q.resourceVersion != ""
+}
+
+// ServeHTTP answers r from memory, or passes it on.
+func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	if !pipeline.Granted(r.Context()) {
+		return next.ServeHTTP(w, r)
+	}
+	a := c.prepare(w, r)
+	if a == nil {
+		return next.ServeHTTP(w, r)
+	}
+	defer a.entry.release()
+	done, err := a.answer()
+	if !done && err == nil {
+		return next.ServeHTTP(w, r)
+	}
+	return err
+}
+
+// patience is how long a request waits for a collection that is being loaded.
+// The first of many identical informers brings the others with it.
+const patience = 3 * time.Second
+
+// prepare finds the collection that can answer r. It returns nil if there is
+// none: then nothing has been written.
+func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
+	q, ok := c.question(r)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	known := c.known(ctx, q)
+	if known == nil || !q.resolve(known) {
+		return nil
+	}
+	format, ok := negotiate(r, known.Custom)
+	if !ok {
+		return nil
+	}
+	e := c.streams.use(streamKey{q.gvr, format}, known)
+	if e == nil {
+		return nil
+	}
+	st := e.State()
+	if st == nil && q.isPatient() {
+		st = e.Loaded(ctx)
+	}
+	if st == nil || e.Err() != nil {
+		e.release()
+		return nil
+	}
+	return &answer{cache: c, entry: e, question: q, format: format, w: w, r: r}
+}
+
+// isPatient reports whether q gains from waiting for a collection to load: it
+// is going to be asked again, or for long.
+func (q *question) isPatient() bool { return q.verb == watch || q.resourceVersion != "" }
+
+// known returns how to read what q asks for, or nil.
+func (c *Cache) known(ctx context.Context, q *question) *wire.Schema {
+	r := c.streams.resource(q.gvr)
+	if r == nil {
+		return nil
+	}
+	if !q.isPatient() {
+		// Learning has begun; the next one will know.
+		select {
+		case <-r.learned:
+			return r.schema
+		default:
+			return nil
+		}
+	}
+	select {
+	case <-r.learned:
+		return r.schema
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// answer is one request on its way to be answered from memory.
+type answer struct {
+	*question
+	cache  *Cache
+	entry  *entry
+	format wire.Format
+	w      http.ResponseWriter
+	r      *http.Request
+}
+
+// answer reports whether the request has been answered. If not, and there is no
+// error, nothing has been written.
+func (a *answer) answer() (bool, error) {
+	switch a.verb {
+	case get:
+		return a.get()
+	case list:
+		return a.list()
+	}
+	return a.watch()
+}
+
+// head sets the headers of an answer that is as old as age.
+func (a *answer) head(contentType, servedBy string, age time.Duration) {
+	h := a.w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-cache, private")
+	h.Set(ServedBy, servedBy)
+	h.Set("Age", strconv.Itoa(int(age/time.Second)))
+}
+
+// get answers a GET of any or of a minimal resourceVersion. What is not there
+// upstream may know of: a wrong 404 makes controllers delete.
+func (a *answer) get() (bool, error) {
+	st, ok := a.reach(a.rv)
+	if !ok {
+		return false, nil
+	}
+	o := st.Now().Get(wire.Key(a.namespace, a.name))
+	if o == nil {
+		return false, nil
+	}
+	a.head(a.format.MediaType(), servedByCache, a.entry.Age())
+	return true, a.write(len(o.Raw), func(w writer) error { return a.entry.writer.Object(w, o.Raw) })
+}
+
+var _ pipeline.Filter = (*Cache)(nil)

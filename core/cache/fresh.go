@@ -1,0 +1,114 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+)
+
+// A client of the API server cannot ask how far a watch has come; it is told
+// about once a minute. So on a quiet resource nobody knows that a collection is
+// current, and on a busy cluster the revision R moves on without it. We learn R
+// by a probe (the smallest consistent LIST) and then take whichever comes first:
+//
+//   - the stream passes R by itself, because something happened to it;
+//   - a small collection is fetched, once for all who wait;
+//   - a catch-up watch from where the stream is: what it delivers and the
+//     bookmark it ends with prove the rest, in about a second.
+const (
+	// naturally is how long a stream is given to pass R by itself.
+	naturally = 50 * time.Millisecond
+	// catchUpPatience is how long requests wait; kube-apiserver's own bound for
+	// its cache is 3 s.
+	catchUpPatience = 3 * time.Second
+	// smallCollection is the size in bytes up to which fetching a collection is
+	// cheaper for everybody than proving that it is current.
+	smallCollection = 256 << 10
+)
+
+// reach waits for the collection to reach rv, and makes it if it does not come
+// by itself. It reports false if that takes too long, or if there is no such
+// resourceVersion yet: what to say to that is upstream's business.
+func (a *answer) reach(rv uint64) (*stream.State, bool) {
+	st := a.entry.State()
+	if st.Applied >= rv {
+		return st, true
+	}
+	if st, ok := a.wait(rv, naturally); ok {
+		return st, true
+	}
+	if now, err := a.entry.Current(a.r.Context()); err != nil || now < rv {
+		return nil, false
+	}
+	a.entry.CatchUp(rv)
+	return a.wait(rv, catchUpPatience)
+}
+
+func (a *answer) wait(rv uint64, patience time.Duration) (*stream.State, bool) {
+	ctx, cancel := context.WithTimeout(a.r.Context(), patience)
+	defer cancel()
+	st, err := a.entry.Reach(ctx, rv)
+	return st, err == nil
+}
+
+// recorded is an answer of upstream's that several callers get.
+type recorded struct {
+	header http.Header
+	body   []byte
+}
+
+// maxRecorded bounds a coalesced answer, in bytes; a collection may have grown
+// since it was found to be small.
+const maxRecorded = 16 * smallCollection
+
+// coalesce answers by what upstream answers to the proxy, together with all who
+// ask the same at the same time. Every one of them has been granted the answer.
+func (a *answer) coalesce() (bool, error) {
+	got, err := a.entry.shared(a.r.Context(), a.r)
+	if err != nil {
+		return false, nil
+	}
+	a.head(got.header.Get("Content-Type"), servedByCoalesced, 0)
+	return true, a.write(len(got.body), func(w writer) error { _, err := w.Write(got.body); return err })
+}
+
+// shared fetches r's answer. Only equal requests share a flight.
+func (e *entry) shared(ctx context.Context, r *http.Request) (*recorded, error) {
+	key := r.URL.Path + "?" + r.URL.RawQuery
+	shared, _ := e.flights.LoadOrStore(key, &stream.Flights[*recorded]{})
+	flights := shared.(*stream.Flights[*recorded])
+	defer func() {
+		if flights.Idle() {
+			e.flights.CompareAndDelete(key, shared)
+		}
+	}()
+	path, query := r.URL.Path, r.URL.Query()
+	return flights.Do(ctx, func() (*recorded, error) {
+		res, err := e.Fetch(path, query)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = res.Body.Close() }()
+		var body bytes.Buffer
+		n, err := io.Copy(&body, io.LimitReader(res.Body, maxRecorded+1))
+		if err != nil {
+			return nil, err
+		}
+		if n > maxRecorded {
+			return nil, stream.ErrOverBudget
+		}
+		return &recorded{header: res.Header, body: body.Bytes()}, nil
+	})
+}
+
+// land waits for what is on its way.
+func (e *entry) land() {
+	e.flights.Range(func(_, f any) bool {
+		f.(*stream.Flights[*recorded]).End()
+		return true
+	})
+}

@@ -1,0 +1,180 @@
+package cache
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/storage"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// list answers a LIST. The cases are those of kube-apiserver's watch cache
+// (k8s.io/apiserver/pkg/storage/cacher: delegator.go, watch_cache.go).
+func (a *answer) list() (bool, error) {
+	switch {
+	case a.token != "":
+		return a.listPage()
+	case a.match == metav1.ResourceVersionMatchExact, a.match == "" && a.limit > 0 && a.rv > 0:
+		return a.listExactly(a.rv, "")
+	case a.resourceVersion == "":
+		return a.listNewest()
+	}
+	st, ok := a.reach(a.rv)
+	if !ok {
+		return false, nil // upstream says that rv is too large, if it is
+	}
+	return true, a.send(a.page(st.Now(), ""), a.entry.Age())
+}
+
+// listNewest answers with a state no older than the request.
+func (a *answer) listNewest() (bool, error) {
+	now, err := a.entry.Current(a.r.Context())
+	if err != nil {
+		return false, nil // upstream's own error is the better one
+	}
+	st, ok := a.wait(now, naturally)
+	if !ok {
+		if objects, _ := a.entry.State().Bytes(); objects < smallCollection {
+			return a.coalesce()
+		}
+		a.entry.CatchUp(now)
+		if st, ok = a.wait(now, catchUpPatience); !ok {
+			return false, nil
+		}
+	}
+	return true, a.send(a.page(st.Now(), ""), 0)
+}
+
+// listPage continues where another page ended, here or upstream.
+func (a *answer) listPage() (bool, error) {
+	from, rv, err := storage.DecodeContinue(a.token, "/")
+	if err != nil || rv <= 0 {
+		// rv -1 asks for the rest of the newest state after a 410.
+		return false, nil
+	}
+	from = strings.TrimPrefix(from, "/")
+	if a.namespace != "" {
+		from = a.namespace + "/" + from
+	}
+	return a.listExactly(uint64(rv), from)
+}
+
+func (a *answer) listExactly(rv uint64, from string) (bool, error) {
+	st, ok := a.reach(rv)
+	if !ok {
+		return false, nil
+	}
+	at, ok := st.At(rv)
+	if !ok {
+		return false, nil // upstream may remember more
+	}
+	return true, a.send(a.page(at, from), a.entry.Age())
+}
+
+// page is what a list answers.
+type page struct {
+	meta  metav1.ListMeta
+	items []*wire.Object
+	bytes int
+}
+
+func (p *page) add(o *wire.Object) {
+	p.items = append(p.items, o)
+	p.bytes += len(o.Raw)
+}
+
+// page selects from at, beginning at key from.
+func (a *answer) page(at stream.Snapshot, from string) *page {
+	p := &page{meta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(at.ResourceVersion, 10)}}
+	if key, ok := a.single(a.entry.Schema); ok {
+		if o := at.Get(key); a.selects(o) {
+			p.add(o)
+		}
+		return p
+	}
+	limit := int(a.limit)
+	if a.resourceVersion == "0" {
+		limit = 0 // the API server ignores it there
+	}
+	last, left := "", int64(0)
+	all := a.selectsAll()
+	at.Ascend(a.namespace, from, func(o *wire.Object) bool {
+		if limit > 0 && len(p.items) == limit {
+			left++
+			return all // how many are left is told only where nothing is selected
+		}
+		if all || a.selects(o) {
+			p.add(o)
+			last = o.Key
+		}
+		return true
+	})
+	if left > 0 {
+		p.meta.Continue = a.continueAfter(last, at.ResourceVersion)
+		if all {
+			p.meta.RemainingItemCount = &left
+		}
+	}
+	return p
+}
+
+// continueAfter makes a token that any API server can continue by. Keys in it
+// are relative to what is listed (k8s.io/apiserver/pkg/storage/continue.go).
+func (a *answer) continueAfter(key string, rv uint64) string {
+	if a.namespace != "" {
+		key = strings.TrimPrefix(key, a.namespace+"/")
+	}
+	token, err := json.Marshal(struct {
+		Version         string `json:"v"`
+		ResourceVersion uint64 `json:"rv"`
+		Start           string `json:"start"`
+	}{"meta.k8s.io/v1", rv, "/" + key + "\x00"})
+	if err != nil {
+		panic(err) // strings and numbers always marshal
+	}
+	return base64.RawURLEncoding.EncodeToString(token)
+}
+
+func (a *answer) send(p *page, age time.Duration) error {
+	a.head(a.format.MediaType(), servedByCache, age)
+	return a.write(p.bytes, func(w writer) error { return a.entry.writer.List(w, p.meta, p.items) })
+}
+
+// writer is where answers are written.
+type writer = io.Writer
+
+var bodyBuffers = newWriterPool(64 << 10)
+
+// write sends an answer of about size bytes, compressed if that is wanted. An
+// error after the first byte cuts the connection.
+func (a *answer) write(size int, body func(writer) error) error {
+	zip := size > gzipThreshold && acceptsGzip(a.r) && a.cache.compress(a.r)
+	if zip {
+		a.w.Header().Set("Content-Encoding", "gzip")
+		a.w.Header().Add("Vary", "Accept-Encoding")
+	}
+	a.w.WriteHeader(http.StatusOK)
+	buf := bodyBuffers.get(a.w)
+	defer bodyBuffers.put(buf)
+	var err error
+	if zip {
+		err = compressed(buf, body)
+	} else {
+		err = body(buf)
+	}
+	if err == nil {
+		err = buf.Flush()
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client is gone: half an answer is none
+	}
+	return nil
+}

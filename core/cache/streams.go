@@ -1,0 +1,199 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// How long to leave alone what could not be cached.
+const (
+	retryTransient = 2 * time.Second
+	retryRefused   = 30 * time.Second
+	retryTooLarge  = 5 * time.Minute
+)
+
+// streams are the collections in memory. They begin when somebody asks and end
+// when nobody has for a while.
+type streams struct {
+	source *stream.Source
+	budget *stream.Budget
+	idle   time.Duration
+	log    logr.Logger
+
+	wg sync.WaitGroup
+	mu sync.Mutex // guards following
+	// ctx is nil before the cache has been started.
+	ctx       context.Context
+	resources map[schema.GroupVersionResource]*resource
+	open      map[streamKey]*entry
+	closed    map[streamKey]time.Time // until when not to try again
+}
+
+type streamKey struct {
+	gvr    schema.GroupVersionResource
+	format wire.Format
+}
+
+// resource is what is known about a resource once learned is closed.
+type resource struct {
+	learned chan struct{}
+	schema  *wire.Schema // nil if it cannot be cached
+	until   time.Time    // when to ask again, if so
+}
+
+// entry is one collection and its use.
+type entry struct {
+	*stream.Stream
+	writer *wire.Writer
+	// flights holds a stream.Flights[*recorded] for each coalesced question.
+	flights sync.Map
+	users   atomic.Int64
+	used    atomic.Int64 // when last, Unix nanoseconds
+}
+
+func newStreams(o Options) *streams {
+	return &streams{
+		source: &stream.Source{Transport: o.Upstream, Base: o.Base}, budget: &stream.Budget{Limit: o.MemoryBudget}, idle: o.IdleStop, log: o.Log,
+		resources: map[schema.GroupVersionResource]*resource{}, open: map[streamKey]*entry{}, closed: map[streamKey]time.Time{},
+	}
+}
+
+// run keeps streams until ctx ends and all of them have.
+func (s *streams) run(ctx context.Context) {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	tick := time.NewTicker(max(s.idle/4, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.wg.Wait()
+			return
+		case <-tick.C:
+			s.stopIdle()
+		}
+	}
+}
+
+// resource returns what is known about gvr, and begins to learn it if nothing is.
+func (s *streams) resource(gvr schema.GroupVersionResource) *resource {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.resources[gvr]
+	if s.ctx == nil || s.ctx.Err() != nil || (ok && !r.isStale()) {
+		return r
+	}
+	r = &resource{learned: make(chan struct{})}
+	s.resources[gvr] = r
+	s.wg.Go(func() { s.learn(s.ctx, gvr, r) })
+	return r
+}
+
+// isStale reports whether r was found unfit long enough ago to ask again.
+func (r *resource) isStale() bool {
+	select {
+	case <-r.learned:
+		return r.schema == nil && time.Now().After(r.until)
+	default:
+		return false
+	}
+}
+
+func (s *streams) learn(ctx context.Context, gvr schema.GroupVersionResource, r *resource) {
+	defer close(r.learned)
+	known, err := learn(ctx, s.source, gvr)
+	if err != nil {
+		r.until = time.Now().Add(retryRefused)
+		if isTransient(err) {
+			r.until = time.Now().Add(retryTransient)
+		}
+		s.log.V(1).Info("resource is not cached", "resource", gvr.String(), "reason", err.Error())
+		return
+	}
+	r.schema = known
+}
+
+// use returns the collection for k, begun if need be, or nil if there is none to
+// be had now. The caller calls release when done.
+func (s *streams) use(k streamKey, known *wire.Schema) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.open[k]
+	if !ok {
+		if s.ctx.Err() != nil || time.Now().Before(s.closed[k]) {
+			return nil
+		}
+		e = s.begin(k, known)
+	}
+	if e.Err() != nil {
+		return nil // it is about to end
+	}
+	e.users.Add(1)
+	e.used.Store(time.Now().UnixNano())
+	return e
+}
+
+func (e *entry) release() {
+	e.used.Store(time.Now().UnixNano())
+	e.users.Add(-1)
+}
+
+// begin starts a stream. The caller holds s.mu.
+func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
+	delete(s.closed, k)
+	e := &entry{writer: known.NewWriter(k.format)}
+	e.Stream = stream.New(s.ctx, stream.Options{Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Log: s.log})
+	s.open[k] = e
+	s.wg.Go(func() {
+		e.Run()
+		e.land()
+		s.end(k, e)
+	})
+	return e
+}
+
+// errIdle ends a stream that nobody uses.
+var errIdle = errors.New("nobody asks for it")
+
+func (s *streams) end(k streamKey, e *entry) {
+	err := e.Err()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, k)
+	switch {
+	case errors.Is(err, errIdle), errors.Is(err, stream.ErrRestored), errors.Is(err, context.Canceled):
+	case errors.Is(err, stream.ErrOverBudget):
+		s.closed[k] = time.Now().Add(retryTooLarge)
+	default:
+		s.closed[k] = time.Now().Add(retryRefused)
+		delete(s.resources, k.gvr) // it may come back as another
+	}
+	s.log.V(1).Info("stream ended", "resource", k.gvr.String(), "format", k.format.String(), "reason", err.Error())
+}
+
+func (s *streams) stopIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.open {
+		if e.users.Load() == 0 && time.Since(time.Unix(0, e.used.Load())) > s.idle {
+			e.Fail(errIdle)
+		}
+	}
+}
+
+// isClosed reports whether k is known not to be had for now.
+func (s *streams) isClosed(gvr schema.GroupVersionResource, format wire.Format) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ctx == nil || time.Now().Before(s.closed[streamKey{gvr, format}])
+}

@@ -1,0 +1,367 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	kwatch "k8s.io/apimachinery/pkg/watch"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+const (
+	// bookmarkEvery and bookmarkBefore a watch's deadline are kube-apiserver's
+	// (k8s.io/apiserver/pkg/storage/cacher: defaultBookmarkFrequency,
+	// nextBookmarkTime).
+	bookmarkEvery  = time.Minute
+	bookmarkBefore = 2 * time.Second
+	// proofPatience is how long the end of initial events may take to prove.
+	proofPatience = 10 * time.Second
+	// stallPatience is how long after its watch has ended a client that takes
+	// nothing may keep us.
+	stallPatience = time.Minute
+)
+
+// watch answers a WATCH.
+func (a *answer) watch() (bool, error) {
+	if !a.initial {
+		return a.watchFrom(a.entry.State())
+	}
+	if a.bookmarks && !a.knowsBookmarks() {
+		return false, nil
+	}
+	st := a.entry.State()
+	switch {
+	case a.newest && a.bookmarks:
+		// The state goes out at once; its end is told once it is proven.
+		return a.watchState(st, 0)
+	case a.newest:
+		// Nothing will tell the client when it is current, so it must be.
+		now, err := a.entry.Current(a.r.Context())
+		if err != nil {
+			return false, nil
+		}
+		a.rv = now
+	}
+	st, ok := a.reach(a.rv)
+	if !ok {
+		return false, nil
+	}
+	return a.watchState(st, a.rv)
+}
+
+func (a *answer) knowsBookmarks() bool {
+	b := a.entry.Bookmark()
+	return b != nil && b.HasInitial()
+}
+
+// watchFrom replays what happened after a.rv and follows. Without initial
+// events, resourceVersions "" and "0" mean now.
+func (a *answer) watchFrom(st *stream.State) (bool, error) {
+	from := a.rv
+	if from == 0 {
+		from = st.Applied
+		if a.newest {
+			now, err := a.entry.Current(a.r.Context())
+			if err != nil {
+				return false, nil
+			}
+			from = now
+		}
+	}
+	at, ok := st.From(from)
+	if !ok {
+		return false, nil // upstream may remember more, or says 410
+	}
+	f := a.follow(at, from)
+	f.since = from
+	defer f.stop()
+	f.run()
+	return true, nil
+}
+
+// watchState sends st's objects and follows. Where the client asked for
+// bookmarks, one tells it that it has all of a state no older than need; need 0
+// is the newest there is.
+func (a *answer) watchState(st *stream.State, need uint64) (bool, error) {
+	f := a.follow(st.End(), st.Applied)
+	defer f.stop()
+	if a.bookmarks {
+		f.owesEnd, f.need = true, max(need, st.Applied)
+		if a.newest {
+			f.prove()
+		}
+	}
+	if f.sendState(st.Now()) {
+		f.run()
+	}
+	return true, nil
+}
+
+// follower is one watch on its way.
+type follower struct {
+	*answer
+	ctx     context.Context
+	cancel  context.CancelFunc
+	out     *bufio.Writer // nil while nothing waits to be flushed
+	rc      *http.ResponseController
+	scratch []byte
+
+	at      stream.Cursor
+	since   uint64 // events up to here are not sent
+	begun   uint64 // where the watch began
+	reached uint64 // everything up to here has been sent
+
+	owesEnd bool          // the bookmark that ends initial events is still to come
+	need    uint64        // from where on it may
+	proof   proof         // how new the newest state is
+	proven  chan struct{} // closed once proof is there; nil if nobody asks
+	proving sync.WaitGroup
+	overdue <-chan time.Time // when to give up on it
+	pulse   *time.Timer      // the next bookmark
+}
+
+// proof is the outcome of asking how new the newest state is.
+type proof struct {
+	rv  uint64
+	err error
+}
+
+// follow begins the answer: headers go out before the first event does.
+func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
+	contentType := a.format.MediaType()
+	if a.format == wire.Protobuf {
+		contentType += ";stream=watch"
+	}
+	a.head(contentType, servedByCache, a.entry.Age())
+	f := &follower{answer: a, at: at, begun: begun, reached: begun, rc: http.NewResponseController(a.w)}
+	f.ctx, f.cancel = context.WithTimeout(a.r.Context(), a.timeout)
+	f.pulse = time.NewTimer(time.Hour)
+	f.schedule()
+	deadline, _ := f.ctx.Deadline()
+	_ = f.rc.SetWriteDeadline(deadline.Add(stallPatience))
+	a.w.WriteHeader(http.StatusOK)
+	_ = f.rc.Flush()
+	return f
+}
+
+func (f *follower) stop() {
+	f.cancel()
+	f.pulse.Stop()
+	f.flush() // never half an event
+	f.release()
+	_ = f.rc.SetWriteDeadline(time.Time{})
+	f.proving.Wait()
+}
+
+// schedule sets the next bookmark: every minute, and shortly before the end.
+func (f *follower) schedule() {
+	deadline, _ := f.ctx.Deadline()
+	wait := min(bookmarkEvery, time.Until(deadline)-bookmarkBefore)
+	if !f.bookmarks || wait < 0 {
+		f.pulse.Stop()
+		return
+	}
+	f.pulse.Reset(wait)
+}
+
+// prove asks how new the newest state is, while the state is being sent.
+func (f *follower) prove() {
+	proven := make(chan struct{})
+	f.proven = proven
+	f.need = 1<<64 - 1
+	f.overdue = time.After(proofPatience)
+	f.proving.Go(func() {
+		rv, err := f.entry.Current(f.ctx)
+		if err == nil {
+			ctx, cancel := context.WithTimeout(f.ctx, naturally)
+			defer cancel()
+			if _, behind := f.entry.Reach(ctx, rv); behind != nil {
+				f.entry.CatchUp(rv)
+			}
+		}
+		f.proof = proof{rv, err}
+		close(proven)
+	})
+}
+
+// sendState sends every object that is asked for. It reports false if the
+// client is gone.
+func (f *follower) sendState(at stream.Snapshot) bool {
+	if key, ok := f.single(f.entry.Schema); ok {
+		o := at.Get(key)
+		return !f.selects(o) || f.send(kwatch.Added, o.Raw)
+	}
+	ok := true
+	at.Ascend(f.namespace, "", func(o *wire.Object) bool {
+		if f.selects(o) {
+			ok = f.send(kwatch.Added, o.Raw)
+		}
+		return ok && f.ctx.Err() == nil
+	})
+	return ok
+}
+
+// run sends what happens until somebody has had enough.
+func (f *follower) run() {
+	for f.ctx.Err() == nil && f.takeProof() {
+		st := f.entry.State()
+		e, on := st.Event(f.at)
+		switch {
+		case !on:
+			return // too slow for the history
+		case e == nil:
+			f.reached = max(f.reached, st.Applied)
+			if !f.endInitial() || !f.flush() || !f.rest(st) {
+				return
+			}
+		default:
+			// A revision may have several events: its end is where the next begins.
+			if e.ResourceVersion > f.reached && !f.endInitial() || !f.sendEvent(e) {
+				return
+			}
+			f.reached = e.ResourceVersion
+			f.at++
+		}
+	}
+}
+
+// endInitial tells the client that it has all of the state, once that is so. It
+// reports false if the client is gone.
+func (f *follower) endInitial() bool {
+	if !f.owesEnd || f.reached < f.need {
+		return true
+	}
+	f.owesEnd, f.overdue = false, nil
+	return f.sendBookmark(f.reached, true)
+}
+
+// takeProof learns from when on initial events may end. It reports false if the
+// watch is over.
+func (f *follower) takeProof() bool {
+	select {
+	case <-f.proven:
+		f.proven = nil
+		f.need = max(f.proof.rv, f.begun)
+		return f.proof.err == nil || f.sendError()
+	default:
+		return true
+	}
+}
+
+// rest waits for something to do. It reports false if the watch is over.
+func (f *follower) rest(st *stream.State) bool {
+	select {
+	case <-st.Changed():
+		return true
+	case <-f.ctx.Done():
+		return false
+	case <-f.entry.Done():
+		return false
+	case <-f.proven:
+		return true
+	case <-f.overdue:
+		return f.sendError()
+	case <-f.pulse.C:
+		f.schedule()
+		return f.owesEnd || st.Applied <= f.begun || f.entry.Bookmark() == nil || f.sendBookmark(st.Applied, false)
+	}
+}
+
+// sendEvent sends what e means to this watcher (cacheWatcher.convertToWatchEvent).
+func (f *follower) sendEvent(e *stream.Event) bool {
+	if e.ResourceVersion <= f.since {
+		return true
+	}
+	now, before := !e.Deleted && f.selects(e.Object), f.selects(e.Previous)
+	switch {
+	case now && before:
+		return f.send(kwatch.Modified, e.Object.Raw)
+	case now:
+		return f.send(kwatch.Added, e.Object.Raw)
+	case before:
+		raw, err := e.Left(f.format)
+		return err == nil && f.send(kwatch.Deleted, raw)
+	}
+	return true
+}
+
+func (f *follower) sendBookmark(rv uint64, ends bool) bool {
+	raw, err := f.entry.Bookmark().At(rv, ends)
+	return err == nil && f.send(kwatch.Bookmark, raw) && f.flush()
+}
+
+// sendError tells a client that has its initial events already that we cannot
+// say whether they are the newest, as the API server does where its own cache
+// stays behind. It always reports false: that ends the watch.
+func (f *follower) sendError() bool {
+	status := apierrors.NewTimeoutError("the cache could not be proven current in time", 1).Status()
+	encoded, err := runtime.Encode(statusEncoder(f.format), &status)
+	if err != nil {
+		return false
+	}
+	f.hold()
+	_, err = f.out.Write(wire.ErrorEvent(f.format, trimNewline(encoded)))
+	return err == nil && f.flush() && false
+}
+
+func trimNewline(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
+}
+
+// statusCodecs knows Status and nothing else.
+var statusCodecs = func() serializer.CodecFactory {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	return serializer.NewCodecFactory(scheme)
+}()
+
+func statusEncoder(f wire.Format) runtime.Encoder {
+	info, _ := runtime.SerializerInfoForMediaType(statusCodecs.SupportedMediaTypes(), f.MediaType())
+	return statusCodecs.EncoderForVersion(info.Serializer, schema.GroupVersion{Version: "v1"})
+}
+
+// watchBuffers are held only between an event and its flush: watches idle.
+var watchBuffers = newWriterPool(32 << 10)
+
+func (f *follower) hold() {
+	if f.out == nil {
+		f.out = watchBuffers.get(f.w)
+	}
+}
+
+func (f *follower) release() {
+	if f.out != nil {
+		watchBuffers.put(f.out)
+		f.out = nil
+	}
+}
+
+func (f *follower) send(t kwatch.EventType, raw []byte) bool {
+	f.hold()
+	var err error
+	f.scratch, err = f.entry.writer.Event(f.out, f.scratch, t, raw)
+	return err == nil
+}
+
+// flush sends what waits. It reports false if the client is gone.
+func (f *follower) flush() bool {
+	if f.out == nil {
+		return true
+	}
+	err := f.out.Flush()
+	f.release()
+	return err == nil && f.rc.Flush() == nil
+}
