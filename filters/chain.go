@@ -6,23 +6,25 @@ import (
 	"crypto/x509"
 	"net/http"
 
-	"go.opentelemetry.io/otel/trace"
+	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
+	"github.com/portico-proxy/portico/filters/trace"
 )
 
 // Deps are the parts that outlive a configuration: made once, shared by every
 // chain that is compiled.
 type Deps struct {
-	// Tracer makes one span per filter.
-	Tracer trace.Tracer
-	// Trace is the first filter; it is made with the telemetry.
-	Trace pipeline.Filter
+	// Telemetry traces and counts requests.
+	Telemetry *telemetry.Telemetry
+	// Log is where each request's own logger comes from.
+	Log logr.Logger
 	// Tokens reviews bearer tokens.
 	Tokens authenticator.Token
 	// ClientCA verifies client certificates; nil means none are known.
@@ -55,8 +57,8 @@ func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
 		answers = d.Memory.Answers
 		memory = append(memory, d.Memory)
 	}
-	return pipeline.Chain(d.Tracer, d.Upstream, append([]pipeline.Filter{
-		d.Trace, // spans, metrics, Audit-ID
+	return pipeline.Chain(d.Telemetry.Tracer, d.Upstream, append([]pipeline.Filter{
+		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
 		authn.New(authn.Options{ // who is calling
 			Tokens:          d.Tokens,
 			Needed:          answers,
@@ -64,5 +66,5 @@ func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
 			ImpersonateX509: d.ImpersonateX509,
 		}),
 		&authz.Filter{Authorizer: d.Authorizer, Answers: answers}, // whether memory may answer
-	}, memory...)...), nil // reads we can answer from memory stop here
+	}, memory...)...), nil // reads that memory can answer stop here
 }

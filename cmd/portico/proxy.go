@@ -30,7 +30,6 @@ import (
 	"github.com/portico-proxy/portico/filters"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
-	"github.com/portico-proxy/portico/filters/trace"
 )
 
 func newProxyCommand() *cobra.Command {
@@ -130,8 +129,8 @@ func (p *proxy) deps(cfg *rest.Config, ca dynamiccertificates.CAContentProvider,
 		return filters.Deps{}, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
 	d := filters.Deps{
-		Tracer:          p.telemetry.Tracer,
-		Trace:           trace.New(p.telemetry, p.log),
+		Telemetry:       p.telemetry,
+		Log:             p.log,
 		ImpersonateX509: impersonate,
 		Upstream:        p.upstream,
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
 )
 
 // maxFile bounds one policy file, in bytes: what etcd takes of one object.
@@ -111,7 +112,7 @@ func (l Loader) decode(name string, data []byte) ([]runtime.Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy file %s, document %d: %w", name, n, err)
 		}
-		if len(bytes.TrimSpace(document)) == 0 {
+		if isEmpty(document) {
 			continue
 		}
 		object, kind, err := decoder.Decode(document, nil, nil)
@@ -123,4 +124,10 @@ func (l Loader) decode(name string, data []byte) ([]runtime.Object, error) {
 		}
 		objects = append(objects, object)
 	}
+}
+
+// isEmpty reports a document that holds comments at most.
+func isEmpty(document []byte) bool {
+	data, err := yaml.YAMLToJSON(document)
+	return err == nil && string(data) == "null"
 }

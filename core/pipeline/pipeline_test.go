@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/klog/v2"
 )
 
 // step is a filter that says when it was met and then does what do says.
@@ -251,5 +252,28 @@ func BenchmarkChainWithoutTracing(b *testing.B) {
 	for b.Loop() {
 		seen = seen[:0]
 		_ = h.ServeHTTP(nil, r)
+	}
+}
+
+func TestUnreadableQueriesStayOutOfTheLog(t *testing.T) {
+	tests := map[string]request.RequestInfo{
+		"/api/v1/pods?limit=secret":                                 {Verb: "list"},
+		"/api/v1/pods?limit=secret&watch=1&labelSelector=a%3Db":     {Verb: "watch", LabelSelector: "a=b"},
+		"/api/v1/pods?watch=false&fieldSelector=%3D%3Dsecret":       {Verb: "list", FieldSelector: "==secret"},
+		"/api/v1/pods?fieldSelector=metadata.name%3Dweb&watch=true": {Verb: "watch", Name: "web", FieldSelector: "metadata.name=web"},
+	}
+	for target, want := range tests {
+		var logged bytes.Buffer
+		klog.LogToStderr(false)
+		klog.SetOutput(&logged)
+		info, err := resolve(httptest.NewRequest("GET", target, nil))
+		klog.Flush()
+		klog.LogToStderr(true)
+		if err != nil || info.Verb != want.Verb || info.Name != want.Name || info.FieldSelector != want.FieldSelector || info.LabelSelector != want.LabelSelector {
+			t.Errorf("%s: got %+v, %v", target, info, err)
+		}
+		if logged.Len() > 0 {
+			t.Errorf("%s: logged %q", target, logged.String())
+		}
 	}
 }

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -14,9 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
-	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
 var errNoChain = &apierrors.StatusError{ErrStatus: metav1.Status{
@@ -35,12 +32,6 @@ type Server struct {
 	Log logr.Logger
 }
 
-// requestInfo reads paths as kube-apiserver does (genericapiserver.NewRequestInfoResolver).
-var requestInfo = request.RequestInfoFactory{
-	APIPrefixes:          sets.NewString("api", "apis"),
-	GrouplessAPIPrefixes: sets.NewString("api"),
-}
-
 // ServeHTTP answers r by the chain.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &response{ResponseWriter: w}
@@ -51,15 +42,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// withRequestInfo never refuses: what we cannot read, upstream judges.
-func withRequestInfo(r *http.Request) context.Context {
-	info, err := requestInfo.NewRequestInfo(r)
-	if err != nil {
-		info = &request.RequestInfo{Path: r.URL.Path, Verb: r.Method}
-	}
-	return request.WithRequestInfo(r.Context(), info)
-}
-
 func (s *Server) recover(out *response, r *http.Request) {
 	p := recover()
 	switch {
@@ -67,7 +49,7 @@ func (s *Server) recover(out *response, r *http.Request) {
 	case p == http.ErrAbortHandler:
 		panic(p)
 	default:
-		s.Log.Error(nil, "recovered from panic", "panic", p, "method", r.Method, "path", r.URL.Path, "stack", string(debug.Stack()))
+		s.log(r).Error(nil, "recovered from panic", "panic", p, "stack", string(debug.Stack()))
 		s.write(out, r, apierrors.NewInternalError(errInternal))
 	}
 }
@@ -79,9 +61,14 @@ func (s *Server) fail(out *response, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	if status := apierrors.APIStatus(nil); !errors.As(err, &status) {
-		s.Log.Error(err, "request failed", "method", r.Method, "path", r.URL.Path)
+		s.log(r).Error(err, "request failed")
 	}
 	s.write(out, r, &apierrors.StatusError{ErrStatus: *StatusOf(err)})
+}
+
+// log names the request. Its Audit-ID is there once a filter has given it one.
+func (s *Server) log(r *http.Request) logr.Logger {
+	return s.Log.WithValues("method", r.Method, "path", r.URL.Path, "auditID", r.Header.Get("Audit-ID"))
 }
 
 // write sends err, or cuts the connection if a response has begun: the client
@@ -126,6 +113,12 @@ func (w *response) WriteHeader(code int) {
 	// 1xx comes before the answer; 101 is one.
 	w.begun = w.begun || code >= 200 || code == http.StatusSwitchingProtocols
 	w.ResponseWriter.WriteHeader(code)
+}
+
+// FlushError is what http.ResponseController calls. A flush sends the header.
+func (w *response) FlushError() error {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // Hijack counts as an answer: what follows on the connection is not ours.

@@ -55,8 +55,8 @@ type Options struct {
 type Server struct {
 	options  Options
 	listener net.Listener
-	serving  dynamiccertificates.CertKeyContentProvider
-	drain    atomic.Bool
+	drain    atomic.Bool // unready
+	refuse   atomic.Bool // new requests
 	started  atomic.Bool
 	inFlight waitgroup.SafeWaitGroup
 }
@@ -67,12 +67,12 @@ func New(o Options) (*Server, error) {
 	if err := o.ensureCertificate(); err != nil {
 		return nil, err
 	}
-	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", o.CertFile, o.KeyFile)
-	if err != nil {
+	if _, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile); err != nil {
 		return nil, fmt.Errorf("read the serving certificate (--tls-cert-file %s, --tls-private-key-file %s): %w", o.CertFile, o.KeyFile, err)
 	}
-	s := &Server{options: o, listener: o.Listener, serving: serving}
+	s := &Server{options: o, listener: o.Listener}
 	if s.listener == nil {
+		var err error
 		address := net.JoinHostPort(o.BindAddress.String(), strconv.Itoa(o.Port))
 		if s.listener, err = net.Listen("tcp", address); err != nil {
 			return nil, fmt.Errorf("listen on %s (--bind-address, --secure-port): %w", address, err)
@@ -135,8 +135,9 @@ func (s *Server) end(srv *http.Server, abort context.CancelFunc) {
 	s.drain.Store(true)
 	s.options.Log.Info("draining", "delay", s.options.DrainDelay, "timeout", s.options.DrainTimeout)
 	time.Sleep(s.options.DrainDelay)
+	s.refuse.Store(true)
 	done := make(chan struct{})
-	go func() { s.inFlight.Wait(); close(done) }() // from here on admit refuses
+	go func() { s.inFlight.Wait(); close(done) }()
 	if s.options.EndWatches != nil {
 		s.options.EndWatches()
 	}
@@ -189,7 +190,7 @@ var errDraining = &apierrors.StatusError{ErrStatus: metav1.Status{
 // admit counts requests in flight and refuses those that arrive on old
 // connections while draining.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
-	if err := s.inFlight.Add(1); err != nil {
+	if s.refuse.Load() || s.inFlight.Add(1) != nil {
 		w.Header().Set("Connection", "close")
 		return errDraining
 	}

@@ -65,8 +65,12 @@ func (s *Server) tlsConfig(ctx context.Context, wg *sync.WaitGroup) (*tls.Config
 		// certificate is told why it cannot be served, not taken for anonymous.
 		ClientAuth: tls.RequestClientCert,
 	}
-	controller := dynamiccertificates.NewDynamicServingCertificateController(base, s.options.ClientCA, s.serving, nil, nil)
-	for _, provider := range []any{s.serving, s.options.ClientCA} {
+	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", s.options.CertFile, s.options.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load the serving certificate: %w", err)
+	}
+	controller := dynamiccertificates.NewDynamicServingCertificateController(base, s.options.ClientCA, serving, nil, nil)
+	for _, provider := range []any{serving, s.options.ClientCA} {
 		if n, ok := provider.(dynamiccertificates.Notifier); ok {
 			n.AddListener(controller)
 		}
@@ -81,6 +85,7 @@ func (s *Server) tlsConfig(ctx context.Context, wg *sync.WaitGroup) (*tls.Config
 		return nil, fmt.Errorf("load TLS files: %w", err)
 	}
 	wg.Go(func() { controller.Run(1, ctx.Done()) })
-	base.GetConfigForClient = controller.GetConfigForClient
-	return base, nil
+	served := base.Clone() // base is the controller's
+	served.GetConfigForClient = controller.GetConfigForClient
+	return served, nil
 }

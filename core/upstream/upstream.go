@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/net/http/httpguts"
@@ -122,14 +123,27 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if err := checkHeaders(r); err != nil {
 		return err
 	}
-	sent := false
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }}
-	out := &answer{ResponseWriter: w}
-	u.proxyFor(r).ServeHTTP(out, r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	out, connection := &answer{ResponseWriter: w}, &connection{}
+	u.proxyFor(r).ServeHTTP(out, r.WithContext(connection.watch(r.Context())))
 	if out.err == nil {
 		return nil
 	}
-	return unreachable(r, out.err, sent)
+	return unreachable(r, out.err, connection.address.Load() != nil)
+}
+
+// connection is the one that a request was sent on, if any was.
+type connection struct {
+	address atomic.Pointer[string] // set from the transport's goroutines
+}
+
+type connectionKey struct{}
+
+func (c *connection) watch(ctx context.Context) context.Context {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		address := info.Conn.RemoteAddr().String()
+		c.address.Store(&address)
+	}})
+	return context.WithValue(ctx, connectionKey{}, c)
 }
 
 func (u *Upstream) proxyFor(r *http.Request) *httputil.ReverseProxy {
@@ -162,6 +176,11 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	call := u.telemetry.StartUpstream(r)
 	res, err := u.send(r)
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		if address := c.address.Load(); address != nil {
+			call.Address = *address
+		}
+	}
 	call.End(res, err)
 	return res, err
 }

@@ -1,0 +1,52 @@
+package pipeline
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metainternalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// requestInfo reads paths as kube-apiserver does (genericapiserver.NewRequestInfoResolver).
+var requestInfo = request.RequestInfoFactory{
+	APIPrefixes:          sets.NewString("api", "apis"),
+	GrouplessAPIPrefixes: sets.NewString("api"),
+}
+
+// withRequestInfo never refuses: what we cannot read, upstream judges.
+func withRequestInfo(r *http.Request) context.Context {
+	info, err := resolve(r)
+	if err != nil {
+		info = &request.RequestInfo{Path: r.URL.Path, Verb: r.Method}
+	}
+	return request.WithRequestInfo(r.Context(), info)
+}
+
+// resolve keeps queries that do not parse from the resolver, which writes them
+// to the log whole: a caller could fill the log, or put a secret there. The
+// result is the one it would have come to.
+func resolve(r *http.Request) (*request.RequestInfo, error) {
+	query := r.URL.Query()
+	if len(query) == 0 || (r.Method != http.MethodGet && r.Method != http.MethodHead) || parses(query) {
+		return requestInfo.NewRequestInfo(r)
+	}
+	quiet := url.Values{}
+	if watch, ok := query["watch"]; ok {
+		quiet["watch"] = watch[:1]
+	}
+	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: quiet.Encode()}})
+	if err == nil && (info.Verb == "list" || info.Verb == "watch") {
+		info.FieldSelector, info.LabelSelector = query.Get("fieldSelector"), query.Get("labelSelector")
+	}
+	return info, err
+}
+
+func parses(query url.Values) bool {
+	var options metainternalversion.ListOptions
+	return metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil
+}

@@ -1,0 +1,236 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.uber.org/goleak"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/portico-proxy/portico/core/pipeline"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a server that serves until stop, whose result is what Start returned.
+func running(t *testing.T, o Options) (s *Server, client *http.Client, stop func() error) {
+	t.Helper()
+	o.BindAddress, o.Log = net.IPv4(127, 0, 0, 1), logr.Discard()
+	if o.CertDir == "" {
+		o.CertDir = t.TempDir()
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := cert.NewPool(s.CertFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Start(ctx) }()
+	stop = func() error {
+		cancel()
+		err, ok := <-ended
+		if ok {
+			close(ended)
+		}
+		return err
+	}
+	t.Cleanup(func() { _ = stop(); transport.CloseIdleConnections() })
+	return s, &http.Client{Transport: transport}, stop
+}
+
+func url(s *Server) string { return "https://" + s.Addr().String() }
+
+func say(text string) pipeline.Handler {
+	return pipeline.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, text)
+		return err
+	})
+}
+
+func TestServesBothProtocolsWithASelfSignedCertificate(t *testing.T) {
+	s, client, stop := running(t, Options{Handler: say("hello"), DrainTimeout: time.Second})
+	roots := client.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	for _, h2 := range []bool{true, false} {
+		c := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
+		res, err := c.Get(url(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		c.CloseIdleConnections()
+		if string(body) != "hello" || res.ProtoAtLeast(2, 0) != h2 {
+			t.Errorf("got %q over %s", body, res.Proto)
+		}
+	}
+	if err := s.Ready(nil); err != nil {
+		t.Errorf("not ready while serving: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Ready(nil); err == nil {
+		t.Error("ready after the end")
+	}
+}
+
+func TestSelfSignedCertificateIsKept(t *testing.T) {
+	dir := t.TempDir()
+	read := func() string {
+		s, err := New(Options{CertDir: dir, Handler: say(""), Listener: listener(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(s.CertFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	if first, second := read(), read(); first != second {
+		t.Error("clients that trusted the first certificate no longer do")
+	}
+	if info, err := os.Stat(filepath.Join(dir, "portico.key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("key: %v, %v", info, err)
+	}
+}
+
+func listener(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestBadCertificateOptionsAreNamed(t *testing.T) {
+	if _, err := New(Options{CertFile: "only.crt"}); !errors.Is(err, errHalfCertificate) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := New(Options{CertFile: "/no/such.crt", KeyFile: "/no/such.key"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	taken := listener(t).Addr().(*net.TCPAddr)
+	if _, err := New(Options{CertDir: t.TempDir(), BindAddress: taken.IP, Port: taken.Port}); err == nil {
+		t.Error("listens on a taken port")
+	}
+}
+
+func TestDrainingFinishesRequestsAndRefusesNewOnes(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	ended := make(chan struct{})
+	slow := pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if r.URL.Path == "/slow" {
+			close(begun)
+			<-release
+		}
+		_, err := io.WriteString(w, "done")
+		return err
+	})
+	s, client, stop := running(t, Options{Handler: slow, DrainTimeout: time.Minute, EndWatches: func() { close(ended) }})
+	type result struct {
+		body string
+		err  error
+	}
+	got := make(chan result, 1)
+	go func() {
+		res, err := client.Get(url(s) + "/slow")
+		if err != nil {
+			got <- result{err: err}
+			return
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		got <- result{string(body), err}
+	}()
+	<-begun
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	<-ended // draining has begun
+	if err := s.admit(httptest.NewRecorder(), nil); !errors.Is(err, errDraining) {
+		t.Errorf("a new request on an old connection: %v", err)
+	}
+	close(release)
+	if r := <-got; r.err != nil || r.body != "done" {
+		t.Errorf("the request in flight got %q, %v", r.body, r.err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainingIsBounded(t *testing.T) {
+	begun := make(chan struct{})
+	stuck := pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		close(begun)
+		<-r.Context().Done()
+		return r.Context().Err()
+	})
+	s, client, stop := running(t, Options{Handler: stuck, DrainTimeout: time.Millisecond})
+	got := make(chan error, 1)
+	go func() {
+		res, err := client.Get(url(s))
+		if err == nil {
+			res.Body.Close()
+		}
+		got <- err
+	}()
+	<-begun
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-got; err == nil {
+		t.Error("a request that was cut looks answered")
+	}
+}
+
+func TestNewCertificateIsServedWithoutARestart(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), Handler: say(""), DrainTimeout: time.Second}
+	replace := func(host string) {
+		crt, key, err := cert.GenerateSelfSignedCertKey(host, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.WriteFile(o.KeyFile, key, 0o600), os.WriteFile(o.CertFile, crt, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace("first.example.org")
+	s, _, _ := running(t, o)
+	replace("second.example.org")
+	for served(t, s) != "second.example.org" {
+		if t.Context().Err() != nil {
+			t.Fatal("the old certificate is still served")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// served is the name in the certificate that s presents.
+func served(t *testing.T, s *Server) string {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].DNSNames[0]
+}
