@@ -47,3 +47,14 @@ func itemNames(t testing.TB, a answer) []string {
 	}
 	return names
 }
+
+// read gets one object.
+func (d *door) read(path string) object {
+	d.t.Helper()
+	a := d.get(path, jsonType)
+	var o object
+	if err := json.Unmarshal(a.body, &o); err != nil || a.status != 200 {
+		d.t.Fatalf("get %s: %d %v", path, a.status, err)
+	}
+	return o
+}
