@@ -61,26 +61,16 @@ func (l *link) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, span := l.tracer.Start(r.Context(), "filter "+l.filter.Name())
 	defer span.End()
-	err := l.filter.ServeHTTP(w, r.WithContext(ctx), &leave{link: l, span: span, parent: parent})
+	next := HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		span.End()
+		return l.next.ServeHTTP(w, r.WithContext(trace.ContextWithSpan(r.Context(), parent)))
+	})
+	err := l.filter.ServeHTTP(w, r.WithContext(ctx), next)
 	if err != nil {
 		// Only the reason: an error's text may quote what the caller sent.
 		span.SetStatus(codes.Error, string(StatusOf(err).Reason))
 	}
 	return err
-}
-
-// leave ends the span of the filter that calls it and goes on under the span
-// that was current before, so that filters' spans lie beside each other.
-type leave struct {
-	link   *link
-	span   trace.Span
-	parent trace.Span
-}
-
-func (l *leave) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	l.span.End()
-	ctx := trace.ContextWithSpan(r.Context(), l.parent)
-	return l.link.next.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // A Switch is a handler whose chain can be exchanged while it serves. A request
@@ -102,11 +92,10 @@ func (s *Switch) Ready(*http.Request) error {
 
 // ServeHTTP passes the request to the chain stored last.
 func (s *Switch) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	h := s.current.Load()
-	if h == nil {
-		return errNoChain
+	if err := s.Ready(r); err != nil {
+		return err
 	}
-	return (*h).ServeHTTP(w, r)
+	return (*s.current.Load()).ServeHTTP(w, r)
 }
 
 var (

@@ -32,21 +32,14 @@ func withRequestInfo(r *http.Request) context.Context {
 // result is the one it would have come to.
 func resolve(r *http.Request) (*request.RequestInfo, error) {
 	query := r.URL.Query()
-	if len(query) == 0 || (r.Method != http.MethodGet && r.Method != http.MethodHead) || parses(query) {
+	var options metainternalversion.ListOptions
+	if metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
 		return requestInfo.NewRequestInfo(r)
 	}
-	quiet := url.Values{}
-	if watch, ok := query["watch"]; ok {
-		quiet["watch"] = watch[:1]
-	}
-	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: quiet.Encode()}})
+	quiet := url.Values{"watch": query["watch"]}.Encode()
+	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: quiet}})
 	if err == nil && (info.Verb == "list" || info.Verb == "watch") {
 		info.FieldSelector, info.LabelSelector = query.Get("fieldSelector"), query.Get("labelSelector")
 	}
 	return info, err
-}
-
-func parses(query url.Values) bool {
-	var options metainternalversion.ListOptions
-	return metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil
 }

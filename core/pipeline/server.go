@@ -16,13 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 )
 
-var errNoChain = &apierrors.StatusError{ErrStatus: metav1.Status{
-	Status:  metav1.StatusFailure,
-	Code:    http.StatusServiceUnavailable,
-	Reason:  metav1.StatusReasonServiceUnavailable,
-	Message: "the proxy is starting",
-	Details: &metav1.StatusDetails{RetryAfterSeconds: 1},
-}}
+var errNoChain = apierrors.NewGenericServerResponse(http.StatusServiceUnavailable, "", schema.GroupResource{}, "", "the proxy is starting", 1, true)
 
 // A Server is the one place where HTTP meets the chain: it resolves which API
 // request r is, runs Handler, recovers its panics and writes its errors.
@@ -44,11 +38,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) recover(out *response, r *http.Request) {
 	p := recover()
-	switch {
-	case p == nil:
-	case p == http.ErrAbortHandler:
+	if p == http.ErrAbortHandler {
 		panic(p)
-	default:
+	}
+	if p != nil {
 		s.log(r).Error(nil, "recovered from panic", "panic", p, "stack", string(debug.Stack()))
 		s.write(out, r, apierrors.NewInternalError(errInternal))
 	}
