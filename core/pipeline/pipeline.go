@@ -98,7 +98,4 @@ func (s *Switch) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return (*s.current.Load()).ServeHTTP(w, r)
 }
 
-var (
-	_ Handler = HandlerFunc(nil)
-	_ Handler = (*Switch)(nil)
-)
+var _ Handler = (*Switch)(nil)
