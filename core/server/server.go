@@ -125,23 +125,23 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("serve on %s: %w", s.Addr(), err)
 	case <-ctx.Done():
 	}
-	s.end(srv, abort)
+	s.end(requests, srv, abort)
 	return nil
 }
 
 // end drains. The order matters: first whoever routes to us must stop, then the
 // requests that would never end, then the rest, and at last by force.
-func (s *Server) end(srv *http.Server, abort context.CancelFunc) {
+func (s *Server) end(requests context.Context, srv *http.Server, abort context.CancelFunc) {
 	s.drain.Store(true)
 	s.options.Log.Info("draining", "delay", s.options.DrainDelay, "timeout", s.options.DrainTimeout)
-	time.Sleep(s.options.DrainDelay)
+	<-time.After(s.options.DrainDelay)
 	s.refuse.Store(true)
 	done := make(chan struct{})
 	go func() { s.inFlight.Wait(); close(done) }()
 	if s.options.EndWatches != nil {
 		s.options.EndWatches()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.options.DrainTimeout)
+	ctx, cancel := context.WithTimeout(requests, s.options.DrainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		s.options.Log.Info("ending requests that outlast the drain timeout")

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -216,11 +217,8 @@ func TestNewCertificateIsServedWithoutARestart(t *testing.T) {
 	replace("first.example.org")
 	s, _, _ := running(t, o)
 	replace("second.example.org")
-	for served(t, s) != "second.example.org" {
-		if t.Context().Err() != nil {
-			t.Fatal("the old certificate is still served")
-		}
-		time.Sleep(time.Millisecond)
+	for served(t, s) != "second.example.org" { // go test's timeout bounds it
+		runtime.Gosched()
 	}
 }
 

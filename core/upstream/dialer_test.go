@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,10 +27,8 @@ func reach(d *dialer, up ...string) []string {
 	var tried []string
 	_, _ = d.first(func(addr string) (net.Conn, error) {
 		tried = append(tried, addr)
-		for _, u := range up {
-			if u == addr {
-				return nil, nil
-			}
+		if slices.Contains(up, addr) {
+			return nil, nil
 		}
 		return nil, errors.New("down")
 	})
@@ -64,8 +63,7 @@ func TestDialerNamesEveryFailure(t *testing.T) {
 	if err == nil {
 		t.Fatal("connected to nobody")
 	}
-	var op *net.OpError
-	if !errors.As(err, &op) {
+	if _, ok := errors.AsType[*net.OpError](err); !ok {
 		t.Errorf("got %v", err)
 	}
 }

@@ -68,7 +68,7 @@ func New(o Options) (*Upstream, error) {
 		return nil, err
 	}
 	u := &Upstream{target: target, telemetry: o.Telemetry, callers: callers, own: own}
-	u.drain, u.stopWatch = context.WithCancel(context.Background())
+	u.drain, u.stopWatch = context.WithCancel(context.Background()) //nolint:forbidigo // ended by EndWatches alone
 	u.bulk = u.reverseProxy(bulkBuffers)
 	u.watches = u.reverseProxy(watchBuffers)
 	return u, nil

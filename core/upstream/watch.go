@@ -33,7 +33,7 @@ type watchBody struct {
 // it leaves the rest to Read.
 func (b *watchBody) end() {
 	if b.complete() {
-		b.closeOnce()
+		_ = b.closeOnce() // Read says how the stream ended
 	}
 }
 
