@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -309,9 +310,15 @@ func TestStormsCostUpstreamLittle(t *testing.T) {
 	before := p.upstream.requests.Load()
 	const clients = 200
 	done := make(chan string, clients)
+	gate := make(chan struct{})
+	p.upstream.gate.Store(&gate)
 	for range clients {
 		go func() { done <- p.get(path, jsonType).servedBy() }()
 	}
+	for p.cache.Streams()[0].Asking < clients {
+		runtime.Gosched()
+	}
+	close(gate)
 	for range clients {
 		if from := <-done; from != "cache" {
 			t.Errorf("served by %q", from)

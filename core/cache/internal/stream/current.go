@@ -35,6 +35,9 @@ func (s *Stream) Current(ctx context.Context) (uint64, error) {
 	return s.probes.Do(ctx, s.probe)
 }
 
+// Asking is how many callers wait for [Stream.Current].
+func (s *Stream) Asking() int { return s.probes.Waiting() }
+
 func (s *Stream) probe() (uint64, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // Flights shares answers among those who ask at the same time. A caller joins
@@ -14,6 +15,8 @@ type Flights[T any] struct {
 	aloft bool
 	ended bool
 	wg    sync.WaitGroup
+	// waiting is how many callers have boarded and not landed.
+	waiting atomic.Int64
 }
 
 type flight[T any] struct {
@@ -27,6 +30,8 @@ type flight[T any] struct {
 // own; ctx bounds the caller's patience only.
 func (f *Flights[T]) Do(ctx context.Context, fetch func() (T, error)) (T, error) {
 	mine := f.board(fetch)
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
 	select {
 	case <-mine.landed:
 		return mine.value, mine.err
@@ -78,6 +83,9 @@ func (f *Flights[T]) End() {
 	f.mu.Unlock()
 	f.wg.Wait()
 }
+
+// Waiting is how many callers wait for an answer.
+func (f *Flights[T]) Waiting() int { return int(f.waiting.Load()) }
 
 // Idle reports whether nobody waits.
 func (f *Flights[T]) Idle() bool {

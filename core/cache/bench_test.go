@@ -1,0 +1,139 @@
+package cache_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+)
+
+// Benchmarks show memory and upstream side by side, over TLS and HTTP/2, with
+// 10 000 pods of about 10 KB. They need half a minute to make the pods:
+//
+//	go test -run '^$' -bench . -benchtime 5x ./core/cache
+
+const benchPods = 10_000
+
+var manyPods = sync.OnceFunc(makeManyPods)
+
+func makeManyPods() {
+	t := &testing.B{}
+	d := direct(t)
+	namespace(t, d, "bench")
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := worker; i < benchPods; i += 8 {
+				o := pod(fmt.Sprintf("web-%05d", i), object{"app": "web", "shard": strconv.Itoa(i % 100)})
+				meta(o)["annotations"] = object{"payload": strings.Repeat(fmt.Sprintf("%08x", i*2654435761), 850)}
+				o["spec"].(object)["nodeName"] = fmt.Sprintf("node-%d", i%100)
+				d.write(http.MethodPost, "/api/v1/namespaces/bench/pods", o)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// cpu is what processes have used: this one, which is client and proxy, and the
+// API server.
+func cpu(b *testing.B) (self, server time.Duration) {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	pid, err := plane.Pid(controlplane.APIServer)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+2:]))
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// drain reads a list and throws it away.
+func (d *door) drain(b *testing.B, path, accept string, zip bool) (size int64, first time.Duration) {
+	b.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, d.url+path, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Accept", accept)
+	if zip {
+		r.Header.Set("Accept-Encoding", "gzip")
+	}
+	start := time.Now()
+	res, err := d.client.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	first = time.Since(start)
+	size, err = io.Copy(io.Discard, res.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return size, first
+}
+
+func BenchmarkList(b *testing.B) {
+	manyPods()
+	p := newProxy(b, nil)
+	for name, accept := range formats {
+		p.warm("/api/v1/pods", accept)
+		for _, zip := range []bool{true, false} {
+			for who, d := range map[string]*door{"direct": direct(b), "cache": &p.door} {
+				b.Run(fmt.Sprintf("%s/gzip-accepted=%v/%s", name, zip, who), func(b *testing.B) {
+					d.t = b
+					d.drain(b, "/api/v1/pods?resourceVersion=0", accept, zip)
+					self, server := cpu(b)
+					var first time.Duration
+					for b.Loop() {
+						n, f := d.drain(b, "/api/v1/pods?resourceVersion=0", accept, zip)
+						b.SetBytes(n)
+						first += f
+					}
+					selfEnd, serverEnd := cpu(b)
+					n := float64(b.N)
+					b.ReportMetric(float64((selfEnd-self).Milliseconds())/n, "self-cpu-ms/op")
+					b.ReportMetric(float64((serverEnd-server).Milliseconds())/n, "apiserver-cpu-ms/op")
+					b.ReportMetric(float64(first.Microseconds())/1000/n, "first-ms/op")
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkMemory holds the pods and reports what that takes.
+func BenchmarkMemory(b *testing.B) {
+	manyPods()
+	p := newProxy(b, nil)
+	p.warm("/api/v1/pods", protoType)
+	size, _ := p.drain(b, "/api/v1/pods?resourceVersion=0", protoType, false)
+	for _, s := range p.cache.Streams() {
+		out, _ := json.Marshal(s)
+		b.Logf("wire bytes %d: %s", size, out)
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	for b.Loop() {
+	}
+	b.ReportMetric(float64(m.HeapAlloc)/float64(size), "heap/wire")
+}
