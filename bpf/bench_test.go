@@ -1,0 +1,182 @@
+//go:build linux
+
+package bpf
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sized is a table of n Services with some backends each, none of them real.
+func sized(n, backends int, six bool) Table {
+	t := Table{}
+	for i := range n {
+		var all []netip.AddrPort
+		for b := range backends {
+			all = append(all, netip.AddrPortFrom(numbered("10.0.0.0", "fd01::", six, i*backends+b), 8080))
+		}
+		f := Frontend{netip.AddrPortFrom(numbered("11.0.0.0", "fd02::", six, i), 80), TCP}
+		t[f] = service(fmt.Sprint(i), all...)
+	}
+	return t
+}
+
+func numbered(four, six string, isSix bool, i int) netip.Addr {
+	if isSix {
+		raw := netip.MustParseAddr(six).As16()
+		binary.BigEndian.PutUint32(raw[12:], uint32(i))
+		return netip.AddrFrom16(raw)
+	}
+	raw := netip.MustParseAddr(four).As4()
+	binary.BigEndian.PutUint32(raw[:], binary.BigEndian.Uint32(raw[:])+uint32(i))
+	return netip.AddrFrom4(raw)
+}
+
+// BenchmarkConnect measures one TCP connect, in the same run: with no programs
+// at all, to what is not in the table, and to what is.
+func BenchmarkConnect(b *testing.B) {
+	for _, family := range []string{"IPv4", "IPv6"} {
+		six := family == "IPv6"
+		ip, vip := "127.0.0.5:0", "10.96.0.1:443"
+		if six {
+			ip, vip = "[::1]:0", "[fd00::1]:443"
+		}
+		n := newNetns(b)
+		l := n.listen(b, ip, "")
+		b.Run(family+"/no-programs", func(b *testing.B) { n.connects(b, l) })
+		for _, size := range []int{1, 10000, 30000} {
+			t := sized(size, 1, six)
+			t[front(vip, TCP)] = Entry{
+				Policy:  &Layer{Backends: []netip.AddrPort{l}, Leased: true},
+				Service: &Layer{Backends: []netip.AddrPort{l}},
+			}
+			r := steer(b, t)
+			mustRenew(b, r, time.Hour)
+			b.Run(fmt.Sprintf("%s/miss/%d", family, size), func(b *testing.B) { n.connects(b, l) })
+			b.Run(fmt.Sprintf("%s/hit/%d", family, size), func(b *testing.B) { n.connects(b, netip.MustParseAddrPort(vip)) })
+			mustClose(b, r)
+			if err := Uninstall(r.options.Pins); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func (n *netns) connects(b *testing.B, to netip.AddrPort) {
+	b.Helper()
+	n.do(func() {
+		var took []time.Duration
+		for b.Loop() {
+			d, err := timeConnect(to)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			took = append(took, d)
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+		b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
+	})
+}
+
+func timeConnect(to netip.AddrPort) (time.Duration, error) {
+	family, sa := sockaddrOf(to)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	// Closing resets, so that no port stays taken.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err = unix.Connect(fd, sa)
+	return time.Since(began), err
+}
+
+func sockaddrOf(to netip.AddrPort) (int, unix.Sockaddr) {
+	if to.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+}
+
+// BenchmarkReconnect measures what the programs add, without TCP's own noise: a
+// connect of a UDP socket sends nothing.
+func BenchmarkReconnect(b *testing.B) {
+	n := newNetns(b)
+	back := netip.MustParseAddrPort("127.0.0.5:53")
+	run := func(name string, to netip.AddrPort) {
+		b.Run(name, func(b *testing.B) {
+			s := n.socket(b, unix.AF_INET, unix.SOCK_DGRAM, 0)
+			_, sa := sockaddrOf(to)
+			n.do(func() {
+				for b.Loop() {
+					if err := unix.Connect(s.fd, sa); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+	run("no-programs", back)
+	for _, size := range []int{1, 30000} {
+		t := sized(size, 1, false)
+		t[front("10.96.0.10:53", UDP)] = service("dns", back)
+		t[front("10.96.0.11:53", UDP)] = Entry{Policy: &Layer{Backends: []netip.AddrPort{back}, Leased: true}}
+		r := steer(b, t)
+		mustRenew(b, r, time.Hour)
+		run(fmt.Sprintf("miss/%d", size), back)
+		run(fmt.Sprintf("service/%d", size), netip.MustParseAddrPort("10.96.0.10:53"))
+		run(fmt.Sprintf("policy/%d", size), netip.MustParseAddrPort("10.96.0.11:53"))
+		mustClose(b, r)
+		if err := Uninstall(r.options.Pins); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkSync measures making a table of 10000 Services with 10 backends each,
+// and then changing one backend.
+func BenchmarkSync(b *testing.B) {
+	table := sized(10000, 10, false)
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			r := mustOpen(b, Options{Pins: pinsIn(b), Cgroup: lab})
+			b.StartTimer()
+			s := mustSync(b, r, table)
+			b.StopTimer()
+			b.ReportMetric(float64(s.Calls), "calls")
+			b.ReportMetric(float64(s.Frontends+s.Backends), "elements")
+			mustClose(b, r)
+			b.StartTimer()
+		}
+	})
+	b.Run("one", func(b *testing.B) {
+		r := mustOpen(b, Options{Pins: pinsIn(b), Cgroup: lab})
+		mustSync(b, r, table)
+		var f Frontend
+		for f = range table {
+			break
+		}
+		change := table[f].Service.Backends
+		calls := 0
+		for i := 0; b.Loop(); i++ {
+			next := slices.Clone(change)
+			next[0] = netip.AddrPortFrom(next[0].Addr(), uint16(1+i%60000))
+			table[f] = service("one", next...)
+			calls = mustSync(b, r, table).Calls
+		}
+		b.ReportMetric(float64(calls), "calls")
+	})
+}
