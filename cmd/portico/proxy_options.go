@@ -64,9 +64,13 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 	var sets cliflag.NamedFlagSets
 	o.addUpstreamFlags(sets.FlagSet("upstream"))
 	o.addServingFlags(sets.FlagSet("serving"))
-	o.addCallerFlags(sets.FlagSet("callers"))
+	o.addCallerFlags(sets.FlagSet("caller"))
 	o.addOperationFlags(sets.FlagSet("operation"))
-	logsapi.AddFlags(o.logging, sets.FlagSet("logs"))
+	logs := sets.FlagSet("logs")
+	logsapi.AddFlags(o.logging, logs)
+	for _, alpha := range []string{"log-json-info-buffer-size", "log-json-split-stream", "log-text-info-buffer-size", "log-text-split-stream"} {
+		_ = logs.MarkHidden(alpha) // behind feature gates that we do not have
+	}
 	for _, name := range sets.Order {
 		cmd.Flags().AddFlagSet(sets.FlagSets[name])
 	}
