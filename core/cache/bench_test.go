@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portico-proxy/portico/core/cache/cachetest"
 	"github.com/portico-proxy/portico/test/controlplane"
 )
 
@@ -30,15 +31,15 @@ var manyPods = sync.OnceFunc(makeManyPods)
 func makeManyPods() {
 	t := &testing.B{}
 	d := direct(t)
-	namespace(t, d, "bench")
+	d.AddNamespace("bench")
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
 			for i := worker; i < benchPods; i += 8 {
-				o := pod(fmt.Sprintf("web-%05d", i), object{"app": "web", "shard": strconv.Itoa(i % 100)})
-				meta(o)["annotations"] = object{"payload": strings.Repeat(fmt.Sprintf("%08x", i*2654435761), 850)}
+				o := cachetest.Pod(fmt.Sprintf("web-%05d", i), object{"app": "web", "shard": strconv.Itoa(i % 100)})
+				o["metadata"].(object)["annotations"] = object{"payload": strings.Repeat(fmt.Sprintf("%08x", i*2654435761), 850)}
 				o["spec"].(object)["nodeName"] = fmt.Sprintf("node-%d", i%100)
-				d.write(http.MethodPost, "/api/v1/namespaces/bench/pods", o)
+				d.Write(http.MethodPost, "/api/v1/namespaces/bench/pods", o)
 			}
 		})
 	}
@@ -68,24 +69,17 @@ func cpu(b *testing.B) (self, server time.Duration) {
 }
 
 // drain reads a list and throws it away.
-func (d *door) drain(b *testing.B, path, accept string, zip bool) (size int64, first time.Duration) {
+func drain(b *testing.B, d *cachetest.Door, path, accept string, zip bool) (size int64, first time.Duration) {
 	b.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, d.url+path, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	r.Header.Set("Accept", accept)
+	encoding := "identity"
 	if zip {
-		r.Header.Set("Accept-Encoding", "gzip")
+		encoding = "gzip"
 	}
 	start := time.Now()
-	res, err := d.client.Do(r)
-	if err != nil {
-		b.Fatal(err)
-	}
+	res := d.Open(context.Background(), http.MethodGet, path, http.Header{"Accept": {accept}, "Accept-Encoding": {encoding}}, nil)
 	defer func() { _ = res.Body.Close() }()
 	first = time.Since(start)
-	size, err = io.Copy(io.Discard, res.Body)
+	size, err := io.Copy(io.Discard, res.Body)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -95,17 +89,16 @@ func (d *door) drain(b *testing.B, path, accept string, zip bool) (size int64, f
 func BenchmarkList(b *testing.B) {
 	manyPods()
 	p := newProxy(b, nil)
-	for name, accept := range formats {
+	for name, accept := range map[string]string{"json": cachetest.JSON, "protobuf": cachetest.Protobuf} {
 		p.warm("/api/v1/pods", accept)
 		for _, zip := range []bool{true, false} {
-			for who, d := range map[string]*door{"direct": direct(b), "cache": &p.door} {
+			for who, d := range map[string]*cachetest.Door{"direct": direct(b), "cache": p.Door} {
 				b.Run(fmt.Sprintf("%s/gzip-accepted=%v/%s", name, zip, who), func(b *testing.B) {
-					d.t = b
-					d.drain(b, "/api/v1/pods?resourceVersion=0", accept, zip)
+					drain(b, d, "/api/v1/pods?resourceVersion=0", accept, zip)
 					self, server := cpu(b)
 					var first time.Duration
 					for b.Loop() {
-						n, f := d.drain(b, "/api/v1/pods?resourceVersion=0", accept, zip)
+						n, f := drain(b, d, "/api/v1/pods?resourceVersion=0", accept, zip)
 						b.SetBytes(n)
 						first += f
 					}
@@ -124,8 +117,8 @@ func BenchmarkList(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	manyPods()
 	p := newProxy(b, nil)
-	p.warm("/api/v1/pods", protoType)
-	size, _ := p.drain(b, "/api/v1/pods?resourceVersion=0", protoType, false)
+	p.warm("/api/v1/pods", cachetest.Protobuf)
+	size, _ := drain(b, p.Door, "/api/v1/pods?resourceVersion=0", cachetest.Protobuf, false)
 	for _, s := range p.cache.Streams() {
 		out, _ := json.Marshal(s)
 		b.Logf("wire bytes %d: %s", size, out)

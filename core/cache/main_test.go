@@ -1,28 +1,26 @@
 package cache_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"encoding/pem"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 
 	"github.com/portico-proxy/portico/core/cache"
+	"github.com/portico-proxy/portico/core/cache/cachetest"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/test/controlplane"
 )
@@ -49,22 +47,14 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// door is one way to the API server.
-type door struct {
-	t      testing.TB
-	url    string
-	client *http.Client
-}
-
 // direct is the way past the proxy.
-func direct(t testing.TB) *door {
-	t.Helper()
-	return &door{t: t, url: plane.URL(), client: httpClient(t, plane.Config())}
-}
+func direct(t testing.TB) *cachetest.Door { return cachetest.NewDoor(t, plane.Config()) }
 
 // proxy is a cache in front of the API server.
 type proxy struct {
-	door
+	*cachetest.Door
+	t        testing.TB
+	config   *rest.Config
 	cache    *cache.Cache
 	upstream *counter
 	passed   atomic.Int64 // requests that the cache handed on
@@ -106,7 +96,7 @@ func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{upstream: &counter{RoundTripper: transport}}
+	p := &proxy{t: t, upstream: &counter{RoundTripper: transport}}
 	o := cache.Options{Upstream: p.upstream, Base: base, Log: logr.Discard()}
 	if change != nil {
 		change(&o)
@@ -132,9 +122,9 @@ func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 	server := httptest.NewUnstartedServer(&pipeline.Server{Handler: chain, Log: logr.Discard()})
 	server.EnableHTTP2 = true
 	server.StartTLS()
-	p.door = door{t: t, url: server.URL, client: server.Client()}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	p.config = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
 	t.Cleanup(func() {
-		p.client.CloseIdleConnections()
 		cancel()
 		if err := <-stopped; err != nil {
 			t.Error(err)
@@ -146,132 +136,26 @@ func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("k8s.io/client-go/util/cert.(*dynamicClientCert).Run"))
 	})
+	p.Door = cachetest.NewDoor(t, p.config)
 	return p
-}
-
-func httpClient(t testing.TB, cfg *rest.Config) *http.Client {
-	t.Helper()
-	tlsConfig, err := rest.TLSConfigFor(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true, DisableCompression: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
-}
-
-// An answer is a response read to its end.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-func (a answer) servedBy() string { return a.header.Get(cache.ServedBy) }
-
-const (
-	jsonType  = "application/json"
-	protoType = "application/vnd.kubernetes.protobuf"
-)
-
-// open sends a request and leaves the body to the caller.
-func (d *door) open(ctx context.Context, method, path, accept string, body []byte) *http.Response {
-	d.t.Helper()
-	r, err := http.NewRequestWithContext(ctx, method, d.url+path, bytes.NewReader(body))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	r.Header.Set("Accept", accept)
-	if body != nil {
-		r.Header.Set("Content-Type", jsonType)
-	}
-	res, err := d.client.Do(r)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return res
-}
-
-// get reads path to its end.
-func (d *door) get(path, accept string) answer {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	res := d.open(ctx, http.MethodGet, path, accept, nil)
-	defer func() { _ = res.Body.Close() }()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return answer{res.StatusCode, res.Header, body}
-}
-
-// write sends an object and returns what came back.
-func (d *door) write(method, path string, object any) map[string]any {
-	d.t.Helper()
-	body, err := json.Marshal(object)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	if object == nil {
-		body = nil
-	}
-	res := d.open(context.Background(), method, path, jsonType, body)
-	defer func() { _ = res.Body.Close() }()
-	var out map[string]any
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil || res.StatusCode >= 300 {
-		d.t.Fatalf("%s %s: %d %v %v", method, path, res.StatusCode, out, err)
-	}
-	return out
-}
-
-// patch merges into an object.
-func (d *door) patch(path, merge string) map[string]any {
-	d.t.Helper()
-	r, err := http.NewRequest(http.MethodPatch, d.url+path, strings.NewReader(merge))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/merge-patch+json")
-	res, err := d.client.Do(r)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	var out map[string]any
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil || res.StatusCode >= 300 {
-		d.t.Fatalf("patch %s: %d %v %v", path, res.StatusCode, out, err)
-	}
-	return out
-}
-
-type object = map[string]any
-
-func meta(o object) object { return o["metadata"].(object) }
-
-func rvOf(o object) string { return meta(o)["resourceVersion"].(string) }
-
-func namespace(t testing.TB, d *door, name string) {
-	t.Helper()
-	d.write(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": name}})
-}
-
-func pod(name string, labels object) object {
-	return object{
-		"metadata": object{"name": name, "labels": labels},
-		"spec":     object{"containers": []any{object{"name": "c", "image": "example.org/c"}}},
-	}
 }
 
 // warm makes sure that the proxy holds path's collection in accept's format.
 // Large ones take longer than the proxy lets a request wait.
 func (p *proxy) warm(path, accept string) {
 	p.t.Helper()
-	var got answer
+	var got cachetest.Answer
 	for range 20 {
-		if got = p.get(path+"?resourceVersion=0", accept); got.servedBy() == "cache" {
+		if got = p.Get(path+"?resourceVersion=0", accept); got.ServedBy() == "cache" {
 			return
 		}
 	}
-	p.t.Fatalf("%s was answered %d, not from memory: %.300s", path, got.status, got.body)
+	p.t.Fatalf("%s was answered %d, not from memory: %.300s", path, got.Status, got.Body)
 }
+
+// nothingRefused lets everything into memory.
+func nothingRefused(o *cache.Options) {
+	o.Refuse = func(schema.GroupResource) bool { return false }
+}
+
+type object = cachetest.Object
