@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
@@ -31,8 +30,8 @@ type Deps struct {
 	ClientCA func() (x509.VerifyOptions, bool)
 	// ImpersonateX509 passes callers with a certificate on by impersonation.
 	ImpersonateX509 bool
-	// Authorizer says who may have answers from memory.
-	Authorizer authorizer.Authorizer
+	// Gate says who may have answers from memory.
+	Gate *authz.Gate
 	// Memory answers requests without the API server; nil answers none.
 	Memory Answerer
 	// Upstream is the API server.
@@ -65,6 +64,6 @@ func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
 			ClientCA:        d.ClientCA,
 			ImpersonateX509: d.ImpersonateX509,
 		}),
-		&authz.Filter{Authorizer: d.Authorizer, Answers: answers}, // whether memory may answer
+		&authz.Filter{Gate: d.Gate, Answers: answers}, // whether memory may answer
 	}, memory...)...), nil // reads that memory can answer stop here
 }

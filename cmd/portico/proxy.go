@@ -140,7 +140,7 @@ func (p *proxy) deps(cfg *rest.Config, ca dynamiccertificates.CAContentProvider,
 	if d.Tokens, err = authn.Reviewer(client.AuthenticationV1()); err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Authorizer, err = authz.Reviewer(client.AuthorizationV1()); err != nil {
+	if d.Gate, err = authz.NewGate(client.AuthorizationV1()); err != nil {
 		return filters.Deps{}, err
 	}
 	return d, nil

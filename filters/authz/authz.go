@@ -3,49 +3,27 @@
 package authz
 
 import (
-	"fmt"
+	"context"
 	"net/http"
 	"strings"
-	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 
 	"github.com/portico-proxy/portico/core/pipeline"
 )
-
-// decisionTTL is how long a decision holds, yes or no.
-const decisionTTL = 10 * time.Second
 
 // Filter grants requests that would be answered from memory. It refuses
 // nothing: without a grant a request goes upstream and is refused there, in the
 // API server's own words.
 type Filter struct {
-	// Authorizer decides; see [Reviewer].
-	Authorizer authorizer.Authorizer
+	// Gate decides, and ends watches whose callers have lost their right. It
+	// outlives the filter.
+	Gate *Gate
 	// Answers reports whether a request would be answered from memory. Nil
 	// means that none is.
 	Answers func(*http.Request) bool
-}
-
-// Reviewer asks by SubjectAccessReview, selectors included, under the proxy's
-// own identity.
-func Reviewer(client authorizationv1.AuthorizationV1Interface) (authorizer.Authorizer, error) {
-	a, err := authorizerfactory.DelegatingAuthorizerConfig{
-		SubjectAccessReviewClient: client,
-		AllowCacheTTL:             decisionTTL,
-		DenyCacheTTL:              decisionTTL,
-		// One try: without a decision the request goes upstream.
-		WebhookRetryBackoff: &wait.Backoff{Steps: 1},
-	}.New()
-	if err != nil {
-		return nil, fmt.Errorf("prepare access reviews: %w", err)
-	}
-	return a, nil
 }
 
 // Name is "authz".
@@ -53,23 +31,29 @@ func (f *Filter) Name() string { return "authz" }
 
 // ServeHTTP grants r if the API server would let its caller have the answer.
 func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
-	if f.Answers == nil || !f.Answers(r) || impersonates(r) || !f.allowed(r) {
+	if f.Answers == nil || !f.Answers(r) || impersonates(r) {
 		return next.ServeHTTP(w, r)
 	}
-	return next.ServeHTTP(w, r.WithContext(pipeline.WithGrant(r.Context())))
+	attributes, ok := attributesOf(r.Context())
+	if !ok || !f.Gate.allows(r.Context(), attributes) {
+		return next.ServeHTTP(w, r)
+	}
+	ctx := pipeline.WithGrant(r.Context())
+	if attributes.GetVerb() == "watch" {
+		var leave context.CancelFunc
+		ctx, leave = f.Gate.enter(ctx, attributes)
+		defer leave()
+	}
+	return next.ServeHTTP(w, r.WithContext(ctx))
 }
 
-func (f *Filter) allowed(r *http.Request) bool {
-	if _, known := request.UserFrom(r.Context()); !known {
-		return false
+// attributesOf returns what is asked for and by whom, if that is known.
+func attributesOf(ctx context.Context) (authorizer.Attributes, bool) {
+	if _, known := request.UserFrom(ctx); !known {
+		return nil, false
 	}
-	attributes, err := filters.GetAuthorizerAttributes(r.Context())
-	if err != nil {
-		return false
-	}
-	// An authorizer may err and still allow; the decision is what counts.
-	decision, _, _ := f.Authorizer.Authorize(r.Context(), attributes)
-	return decision == authorizer.DecisionAllow
+	attributes, err := filters.GetAuthorizerAttributes(ctx)
+	return attributes, err == nil
 }
 
 // impersonates reports that r asks to act as somebody else, which only the API

@@ -14,33 +14,37 @@ import (
 	"github.com/portico-proxy/portico/core/pipeline"
 )
 
-// granted runs a list of pods through the gate.
-func granted(t *testing.T, f *Filter, caller user.Info, header string) bool {
+// gate is one whose decisions are the test's.
+func gate(t *testing.T, decide authorizer.AuthorizerFunc) *Gate {
 	t.Helper()
+	g := &Gate{watches: map[*openWatch]struct{}{}, review: func() (authorizer.Authorizer, error) { return decide, nil }}
+	if err := g.forget(); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// pass sends a request for pods through the filter to next.
+func pass(f *Filter, verb string, caller user.Info, header string, next pipeline.HandlerFunc) error {
 	r := httptest.NewRequest("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", nil)
 	if header != "" {
 		r.Header.Set(header, "x")
 	}
 	ctx := request.WithRequestInfo(r.Context(), &request.RequestInfo{
-		IsResourceRequest: true, Verb: "list", APIVersion: "v1", Resource: "pods", FieldSelector: "spec.nodeName=n1",
+		IsResourceRequest: true, Verb: verb, APIVersion: "v1", Resource: "pods", FieldSelector: "spec.nodeName=n1",
 	})
 	if caller != nil {
 		ctx = request.WithUser(ctx, caller)
 	}
-	got, passed := false, false
-	err := f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
-		got, passed = pipeline.Granted(r.Context()), true
-		return nil
-	}))
-	if err != nil || !passed {
-		t.Fatalf("the gate refused: %v", err)
-	}
-	return got
+	return f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), next)
 }
 
+var (
+	jane = &user.DefaultInfo{Name: "jane"}
+	yes  = func(*http.Request) bool { return true }
+)
+
 func TestOnlyAnAllowedAndKnownCallerIsGranted(t *testing.T) {
-	jane := &user.DefaultInfo{Name: "jane"}
-	yes := func(*http.Request) bool { return true }
 	tests := map[string]struct {
 		decision authorizer.Decision
 		err      error
@@ -60,15 +64,77 @@ func TestOnlyAnAllowedAndKnownCallerIsGranted(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			asked := authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			g := gate(t, func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 				if fields, err := a.GetFieldSelector(); err != nil || len(fields) != 1 {
 					t.Errorf("asked with field selector %v, %v", fields, err)
 				}
 				return tt.decision, "", tt.err
 			})
-			if got := granted(t, &Filter{Authorizer: asked, Answers: tt.answers}, tt.caller, tt.header); got != tt.want {
-				t.Errorf("granted: %v, want %v", got, tt.want)
+			passed := false
+			err := pass(&Filter{Gate: g, Answers: tt.answers}, "list", tt.caller, tt.header, func(_ http.ResponseWriter, r *http.Request) error {
+				passed = true
+				if got := pipeline.Granted(r.Context()); got != tt.want {
+					t.Errorf("granted: %v, want %v", got, tt.want)
+				}
+				return nil
+			})
+			if err != nil || !passed {
+				t.Errorf("the gate refused: %v", err)
 			}
 		})
+	}
+}
+
+func TestOpenWatchesAreJudgedAgain(t *testing.T) {
+	tests := map[string]struct {
+		decision authorizer.Decision
+		err      error
+		ends     bool
+	}{
+		"still-allowed": {decision: authorizer.DecisionAllow},
+		"denied":        {decision: authorizer.DecisionDeny, ends: true},
+		"no-opinion":    {decision: authorizer.DecisionNoOpinion, ends: true},
+		"nobody-to-ask": {decision: authorizer.DecisionNoOpinion, err: errors.New("down")},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			decision, failure := authorizer.DecisionAllow, error(nil)
+			g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+				return decision, "", failure
+			})
+			err := pass(&Filter{Gate: g, Answers: yes}, "watch", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
+				decision, failure = tt.decision, tt.err
+				g.judge(t.Context())
+				if ended := r.Context().Err() != nil; ended != tt.ends {
+					t.Errorf("ended: %v, want %v", ended, tt.ends)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if left := g.open(); len(left) > 0 {
+				t.Errorf("%d watches are kept after their end", len(left))
+			}
+		})
+	}
+}
+
+func TestDrainingEndsWatchesFromMemory(t *testing.T) {
+	g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionAllow, "", nil
+	})
+	f := &Filter{Gate: g, Answers: yes}
+	ended := func(_ http.ResponseWriter, r *http.Request) error {
+		g.EndWatches()
+		if r.Context().Err() == nil {
+			t.Error("the watch goes on")
+		}
+		return nil
+	}
+	for _, when := range []string{"open", "later"} {
+		if err := pass(f, "watch", jane, "", ended); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
 	}
 }

@@ -1,0 +1,77 @@
+package authz
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-logr/logr"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// Follower tells a gate of changes to RBAC, of which it reads the metadata only.
+// Where the proxy's identity may not, decisions just live out their time.
+type Follower struct {
+	Gate   *Gate
+	Client metadata.Interface
+	Log    logr.Logger
+}
+
+// Start follows until ctx ends, and returns when nothing of it runs any more.
+func (f *Follower) Start(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	informers := metadatainformer.NewSharedInformerFactory(f.Client, 0)
+	for _, resource := range []string{"roles", "rolebindings", "clusterroles", "clusterrolebindings"} {
+		informer := informers.ForResource(rbacv1.SchemeGroupVersion.WithResource(resource)).Informer()
+		if err := f.attach(informer, changed); err != nil {
+			return err
+		}
+	}
+	informers.Start(ctx.Done())
+	defer informers.Shutdown()
+	tick := time.NewTicker(judgeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			if err := f.Gate.forget(); err != nil {
+				f.Log.Error(err, "forget access decisions")
+			}
+		case <-tick.C:
+		}
+		f.Gate.judge(ctx)
+	}
+}
+
+// attach makes an informer say that something has changed, whatever it is.
+func (f *Follower) attach(informer cache.SharedIndexInformer, changed chan<- struct{}) error {
+	say := func() {
+		select {
+		case changed <- struct{}{}:
+		default: // it has been said
+		}
+	}
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { say() },
+		UpdateFunc: func(any, any) { say() },
+		DeleteFunc: func(any) { say() },
+	}); err != nil {
+		return err
+	}
+	return informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		f.Log.V(1).Info("changes to RBAC are not seen; decisions live out their time", "reason", err.Error())
+	})
+}
+
+// NeedLeaderElection tells controller-runtime that every replica follows.
+func (f *Follower) NeedLeaderElection() bool { return false }
+
+var (
+	_ manager.Runnable               = (*Follower)(nil)
+	_ manager.LeaderElectionRunnable = (*Follower)(nil)
+)

@@ -1,0 +1,133 @@
+package authz
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+)
+
+const (
+	// decisionTTL is how long a decision holds, yes or no, if nothing is heard
+	// of RBAC.
+	decisionTTL = 10 * time.Second
+	// judgeEvery is how often watches are judged again all the same: RBAC may
+	// not be the only authorizer there is.
+	judgeEvery = time.Minute
+)
+
+// A Gate remembers decisions for a short while and forgets them when RBAC
+// changes. Watches that it let through are judged again then, and ended if
+// their callers would no longer be let through; kube-apiserver itself judges a
+// watch only when it begins.
+type Gate struct {
+	// review makes an authorizer that remembers nothing yet.
+	review  func() (authorizer.Authorizer, error)
+	current atomic.Pointer[authorizer.Authorizer]
+
+	mu      sync.Mutex // guards following
+	watches map[*openWatch]struct{}
+	closed  bool
+}
+
+// openWatch is a watch that is being answered from memory.
+type openWatch struct {
+	attributes authorizer.Attributes
+	end        context.CancelFunc
+}
+
+// NewGate returns a gate that asks by SubjectAccessReview, selectors included,
+// under the proxy's own identity.
+func NewGate(client authorizationv1.AuthorizationV1Interface) (*Gate, error) {
+	g := &Gate{watches: map[*openWatch]struct{}{}, review: func() (authorizer.Authorizer, error) {
+		return authorizerfactory.DelegatingAuthorizerConfig{
+			SubjectAccessReviewClient: client,
+			AllowCacheTTL:             decisionTTL,
+			DenyCacheTTL:              decisionTTL,
+			// One try: without a decision the request goes upstream.
+			WebhookRetryBackoff: &wait.Backoff{Steps: 1},
+		}.New()
+	}}
+	return g, g.forget()
+}
+
+// forget drops all decisions.
+func (g *Gate) forget() error {
+	fresh, err := g.review()
+	if err != nil {
+		return fmt.Errorf("prepare access reviews: %w", err)
+	}
+	g.current.Store(&fresh)
+	return nil
+}
+
+// allows reports a yes. An authorizer may err and still allow; the decision is
+// what counts.
+func (g *Gate) allows(ctx context.Context, a authorizer.Attributes) bool {
+	decision, _, _ := (*g.current.Load()).Authorize(ctx, a)
+	return decision == authorizer.DecisionAllow
+}
+
+// refuses reports a no. That nobody could be asked is none: open watches go on
+// while the API server is gone.
+func (g *Gate) refuses(ctx context.Context, a authorizer.Attributes) bool {
+	decision, _, err := (*g.current.Load()).Authorize(ctx, a)
+	return decision != authorizer.DecisionAllow && err == nil
+}
+
+// enter returns a context that ends when the watch must. The caller calls leave
+// when the watch is over.
+func (g *Gate) enter(ctx context.Context, a authorizer.Attributes) (_ context.Context, leave context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &openWatch{attributes: a, end: cancel}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		cancel()
+		return ctx, cancel
+	}
+	g.watches[w] = struct{}{}
+	return ctx, func() {
+		cancel()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.watches, w)
+	}
+}
+
+// open returns the watches that are open now.
+func (g *Gate) open() []*openWatch {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]*openWatch, 0, len(g.watches))
+	for w := range g.watches {
+		all = append(all, w)
+	}
+	return all
+}
+
+// EndWatches ends all watches as if their time were over, and those that begin
+// later at once.
+func (g *Gate) EndWatches() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	for _, w := range g.open() {
+		w.end()
+	}
+}
+
+// judge asks again for every open watch.
+func (g *Gate) judge(ctx context.Context) {
+	for _, w := range g.open() {
+		if g.refuses(ctx, w.attributes) {
+			w.end()
+		}
+	}
+}
