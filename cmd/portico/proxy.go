@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/server"
@@ -70,6 +72,8 @@ type proxy struct {
 	server    *server.Server
 	telemetry *telemetry.Telemetry
 	manager   manager.Manager
+	gate      *authz.Gate
+	beside    []manager.Runnable // the server, until its last request
 	ready     map[string]healthz.Checker
 	// metricsAddress is where the manager serves metrics.
 	metricsAddress string
@@ -103,7 +107,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	deps, err := p.deps(cfg, clientCA, o.impersonateX509)
+	deps, err := p.deps(cfg, o, clientCA)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +115,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	p.server, err = server.New(server.Options{
 		BindAddress: o.bindAddress, Port: o.securePort,
 		CertFile: o.certFile, KeyFile: o.keyFile, CertDir: o.certDir,
-		ClientCA: clientCA, Handler: chain, EndWatches: p.upstream.EndWatches,
+		ClientCA: clientCA, Handler: chain, EndWatches: p.endWatches,
 		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams,
 		Log: p.log.WithName("server"),
 	})
@@ -123,15 +127,16 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 }
 
 // deps are the parts that outlive any configuration.
-func (p *proxy) deps(cfg *rest.Config, ca dynamiccertificates.CAContentProvider, impersonate bool) (filters.Deps, error) {
-	client, err := kubernetes.NewForConfigAndClient(cfg, &http.Client{Transport: p.upstream.Own()})
+func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CAContentProvider) (filters.Deps, error) {
+	own := &http.Client{Transport: p.upstream.Own()}
+	client, err := kubernetes.NewForConfigAndClient(cfg, own)
 	if err != nil {
 		return filters.Deps{}, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
 	d := filters.Deps{
 		Telemetry:       p.telemetry,
 		Log:             p.log,
-		ImpersonateX509: impersonate,
+		ImpersonateX509: o.impersonateX509,
 		Upstream:        p.upstream,
 	}
 	if ca != nil {
@@ -143,7 +148,49 @@ func (p *proxy) deps(cfg *rest.Config, ca dynamiccertificates.CAContentProvider,
 	if d.Gate, err = authz.NewGate(client.AuthorizationV1()); err != nil {
 		return filters.Deps{}, err
 	}
-	return d, nil
+	p.gate = d.Gate
+	if o.watchCache {
+		d.Memory, err = p.remember(cfg, own, o)
+	}
+	return d, err
+}
+
+// remember prepares what answers from memory, and what keeps it honest.
+func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*cache.Cache, error) {
+	c, err := cache.New(cache.Options{
+		Upstream: own.Transport, Base: p.upstream.Base(), MemoryBudget: o.cacheMemory.Value(), Log: p.log.WithName("cache"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	rbac, err := metadata.NewForConfigAndClient(cfg, own)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
+	}
+	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})
+	return c, nil
+}
+
+// serve runs the server, and beside it, for as long as it has requests, what it
+// answers them with. The manager would end all of them at once.
+func (p *proxy) serve(ctx context.Context) error {
+	rest, end := context.WithCancel(context.WithoutCancel(ctx))
+	failures := make(chan error, len(p.beside))
+	for _, r := range p.beside {
+		go func() { failures <- r.Start(rest) }()
+	}
+	err := p.server.Start(ctx)
+	end()
+	for range p.beside {
+		err = errors.Join(err, <-failures)
+	}
+	return err
+}
+
+// endWatches ends those that upstream feeds and those that memory does.
+func (p *proxy) endWatches() {
+	p.upstream.EndWatches()
+	p.gate.EndWatches()
 }
 
 // policies compiles a chain for each state of the policy directory.
@@ -187,7 +234,7 @@ func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Ru
 	if err := p.manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	for _, r := range append(runnables, p.server) {
+	for _, r := range append(runnables, manager.RunnableFunc(p.serve)) {
 		if err := p.manager.Add(r); err != nil {
 			return fmt.Errorf("add to manager: %w", err)
 		}

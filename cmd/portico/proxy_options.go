@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -37,6 +38,9 @@ type proxyOptions struct {
 	clientCAFile    string
 	impersonateX509 bool
 
+	watchCache  bool
+	cacheMemory resource.QuantityValue
+
 	nodeName  string
 	policyDir string
 
@@ -53,6 +57,7 @@ func defaultProxyOptions() *proxyOptions {
 		certDir:        "/var/run/portico",
 		maxStreams:     250,
 		drainTimeout:   20 * time.Second,
+		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
 		metricsAddress: "127.0.0.1:8080",
 		healthAddress:  ":8081",
 		logging:        logsapi.NewLoggingConfiguration(),
@@ -65,6 +70,7 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 	o.addUpstreamFlags(sets.FlagSet("upstream"))
 	o.addServingFlags(sets.FlagSet("serving"))
 	o.addCallerFlags(sets.FlagSet("caller"))
+	o.addMemoryFlags(sets.FlagSet("memory"))
 	o.addOperationFlags(sets.FlagSet("operation"))
 	logs := sets.FlagSet("logs")
 	logsapi.AddFlags(o.logging, logs)
@@ -97,6 +103,11 @@ func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {
 func (o *proxyOptions) addCallerFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.clientCAFile, "client-ca-file", o.clientCAFile, "Authorities for client certificates, read again when the file changes.")
 	f.BoolVar(&o.impersonateX509, "impersonate-x509", o.impersonateX509, "Pass callers with a client certificate on by impersonation. The proxy's identity must be allowed to impersonate them.")
+}
+
+func (o *proxyOptions) addMemoryFlags(f *pflag.FlagSet) {
+	f.BoolVar(&o.watchCache, "watch-cache", o.watchCache, "Answer reads from memory where the proxy's own identity may list and watch the resource, and the caller may have the answer.")
+	f.Var(&o.cacheMemory, "cache-memory-limit", "How much memory collections may take together; what does not fit is read upstream. 0 means no bound.")
 }
 
 func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {

@@ -211,6 +211,12 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // Own carries the proxy's own requests, such as reviews, under its own identity.
 func (u *Upstream) Own() http.RoundTripper { return roundTripper(u.own.roundTrip) }
 
+// Base is the API server's address, with any path prefix. It is the caller's.
+func (u *Upstream) Base() *url.URL {
+	base := *u.target
+	return &base
+}
+
 // EndWatches ends all watches, each after the frame it is in, as if their time
 // were over. It returns at once; watches that begin later end at once.
 func (u *Upstream) EndWatches() { u.stopWatch() }
