@@ -166,7 +166,7 @@ type AddressMatcher struct {
 // +kubebuilder:validation:MinItems=1
 // +kubebuilder:validation:MaxItems=32
 // +kubebuilder:validation:XValidation:rule="self.size() == 1 || self.all(p, has(p.name))",message="name the ports if there are several"
-// +kubebuilder:validation:XValidation:rule="self.all(p, self.exists_one(q, q.protocol == p.protocol && (has(q.name) ? q.name : '') == (has(p.name) ? p.name : '')))",message="ports of the same protocol need different names"
+// +kubebuilder:validation:XValidation:rule="self.all(p, self.exists_one(q, q.protocol == p.protocol && has(q.name) == has(p.name) && (!has(p.name) || q.name == p.name)))",message="ports of the same protocol need different names"
 // +listType=atomic
 type Ports []Port
 
