@@ -18,11 +18,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
 )
@@ -42,8 +41,8 @@ type Options struct {
 	Upstream http.RoundTripper
 	// Base is the API server's address, with any path prefix.
 	Base *url.URL
-	// Refuse says which resources stay out of memory. Nil means [RefuseSecrets].
-	Refuse func(schema.GroupResource) bool
+	// Policies says how resources are cached. Nil means [DefaultPolicy].
+	Policies Policies
 	// MemoryBudget bounds all collections together, in bytes; 0 means no bound.
 	// What does not fit goes upstream.
 	MemoryBudget int64
@@ -56,26 +55,14 @@ type Options struct {
 	Log      logr.Logger
 }
 
-// RefuseSecrets keeps out of memory what a node's memory should not hold or what
-// changes too often to be worth it: Secrets, ConfigMaps, Leases and Events.
-func RefuseSecrets(r schema.GroupResource) bool {
-	switch r.Resource {
-	case "secrets", "configmaps":
-		return r.Group == ""
-	case "events":
-		return r.Group == "" || r.Group == "events.k8s.io"
-	case "leases":
-		return r.Group == "coordination.k8s.io"
-	}
-	return false
-}
-
 // Cache is the filter that answers from memory.
 type Cache struct {
 	streams  *streams
-	refuse   func(schema.GroupResource) bool
+	ledger   ledger
+	policies atomic.Pointer[Policies]
 	compress func(*http.Request) bool
-	log      logr.Logger
+	// newest returns how new a linearizable read must be at least.
+	newest func(context.Context, *entry) (uint64, error)
 }
 
 // New prepares a cache. It hands everything on until [Cache.Start] runs.
@@ -86,13 +73,16 @@ func New(o Options) (*Cache, error) {
 	if o.IdleStop <= 0 {
 		o.IdleStop = 10 * time.Minute
 	}
-	if o.Refuse == nil {
-		o.Refuse = RefuseSecrets
+	if o.Policies == nil {
+		o.Policies = DefaultPolicy
 	}
 	if o.Compress == nil {
 		o.Compress = IsRemote
 	}
-	return &Cache{streams: newStreams(o), refuse: o.Refuse, compress: o.Compress, log: o.Log}, nil
+	c := &Cache{streams: newStreams(o), compress: o.Compress, newest: newest}
+	c.streams.restored = c.ledger.forget
+	c.SetPolicies(o.Policies)
+	return c, nil
 }
 
 // Start keeps collections until ctx ends, and returns when nothing of them runs
@@ -110,7 +100,8 @@ func (c *Cache) Name() string { return "cache" }
 // what is granted and cannot be answered goes upstream.
 func (c *Cache) Answers(r *http.Request) bool {
 	q, ok := c.question(r)
-	if !ok {
+	// Whether the caller has chosen session reads is not known yet.
+	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil) {
 		return false
 	}
 	format, ok := negotiate(r, false)
@@ -120,16 +111,23 @@ func (c *Cache) Answers(r *http.Request) bool {
 // question parses r and leaves out what no policy lets in.
 func (c *Cache) question(r *http.Request) (*question, bool) {
 	q, ok := parse(r)
-	if !ok || c.refuse(q.gvr.GroupResource()) {
+	if !ok {
 		return nil, false
 	}
-	// The newest version of one object is upstream's to tell: a GET costs it
-	// no more than a proof would.
-	return q, q.verb != get || q.resourceVersion != ""
+	p := c.policy(q.gvr.GroupResource())
+	q.session = p.isSession(r)
+	return q, !p.Refuse
 }
+
+// isNewestGet reports a GET of the newest version there is. That is upstream's
+// to tell: a GET costs it no more than a proof would.
+func (q *question) isNewestGet() bool { return q.verb == get && q.resourceVersion == "" && !q.session }
 
 // ServeHTTP answers r from memory, or passes it on.
 func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	if gr, ok := c.isWrite(r); ok {
+		return c.write(w, r, next, gr)
+	}
 	if !pipeline.Granted(r.Context()) {
 		return next.ServeHTTP(w, r)
 	}
@@ -153,7 +151,7 @@ const patience = 3 * time.Second
 // none: then nothing has been written.
 func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 	q, ok := c.question(r)
-	if !ok {
+	if !ok || q.isNewestGet() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
@@ -183,7 +181,9 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 
 // isPatient reports whether q gains from waiting for a collection to load: it
 // is going to be asked again, or for long.
-func (q *question) isPatient() bool { return q.verb == watch || q.resourceVersion != "" }
+func (q *question) isPatient() bool {
+	return q.verb == watch || q.resourceVersion != "" || q.session
+}
 
 // known returns how to read what q asks for, or nil.
 func (c *Cache) known(ctx context.Context, q *question) *wire.Schema {
@@ -221,6 +221,9 @@ type answer struct {
 // answer reports whether the request has been answered. If not, and there is no
 // error, nothing has been written.
 func (a *answer) answer() (bool, error) {
+	if a.session && !a.readYourWrites() {
+		return false, nil
+	}
 	switch a.verb {
 	case get:
 		return a.get()
@@ -237,6 +240,17 @@ func (a *answer) head(contentType, servedBy string, age time.Duration) {
 	h.Set("Cache-Control", "no-cache, private")
 	h.Set(ServedBy, servedBy)
 	h.Set("Age", strconv.Itoa(int(age/time.Second)))
+}
+
+// readYourWrites waits until memory has every write that the ledger knows of.
+// What asks for the newest then gets what is in memory.
+func (a *answer) readYourWrites() bool {
+	floor, err := a.cache.ledger.floor(a.r.Context(), a.gvr.GroupResource(), a.entry.Stream)
+	if err != nil {
+		return false
+	}
+	_, ok := a.reach(floor)
+	return ok
 }
 
 // get answers a GET of any or of a minimal resourceVersion. What is not there

@@ -30,6 +30,9 @@ const (
 	smallCollection = 256 << 10
 )
 
+// newest returns a resourceVersion that upstream had reached after the call.
+func newest(ctx context.Context, e *entry) (uint64, error) { return e.Current(ctx) }
+
 // reach waits for the collection to reach rv, and makes it if it does not come
 // by itself. It reports false if that takes too long, or if there is no such
 // resourceVersion yet: what to say to that is upstream's business.

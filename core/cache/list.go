@@ -24,7 +24,7 @@ func (a *answer) list() (bool, error) {
 		return a.listPage()
 	case a.match == metav1.ResourceVersionMatchExact, a.match == "" && a.limit > 0 && a.rv > 0:
 		return a.listExactly(a.rv, "")
-	case a.resourceVersion == "":
+	case a.resourceVersion == "" && !a.session:
 		return a.listNewest()
 	}
 	st, ok := a.reach(a.rv)
@@ -36,7 +36,7 @@ func (a *answer) list() (bool, error) {
 
 // listNewest answers with a state no older than the request.
 func (a *answer) listNewest() (bool, error) {
-	now, err := a.entry.Current(a.r.Context())
+	now, err := a.cache.newest(a.r.Context(), a.entry)
 	if err != nil {
 		return false, nil // upstream's own error is the better one
 	}

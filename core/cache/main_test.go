@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -11,12 +12,15 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/rest"
 
 	"github.com/portico-proxy/portico/core/cache"
@@ -65,14 +69,31 @@ type counter struct {
 	http.RoundTripper
 	requests atomic.Int64
 	gate     atomic.Pointer[chan struct{}] // holds requests until it is closed
+	slow     atomic.Bool                   // delays what watches deliver
 }
+
+// lagging is a watch over a slow line.
+type lagging struct{ io.ReadCloser }
+
+func (l lagging) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	time.Sleep(lag)
+	return n, err
+}
+
+// lag is long enough for a write to be read back before memory has its event.
+const lag = 10 * time.Millisecond
 
 func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.requests.Add(1)
 	if gate := c.gate.Load(); gate != nil {
 		<-*gate
 	}
-	return c.RoundTripper.RoundTrip(r)
+	res, err := c.RoundTripper.RoundTrip(r)
+	if err == nil && c.slow.Load() && r.URL.Query().Get("watch") != "" {
+		res.Body = lagging{res.Body}
+	}
+	return res, err
 }
 
 // grant stands for the filter that asks whether a caller may see an answer.
@@ -80,7 +101,8 @@ type grant struct{}
 
 func (grant) Name() string { return "grant" }
 func (grant) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
-	return next.ServeHTTP(w, r.WithContext(pipeline.WithGrant(r.Context())))
+	ctx := request.WithUser(r.Context(), &user.DefaultInfo{Name: "somebody"})
+	return next.ServeHTTP(w, r.WithContext(pipeline.WithGrant(ctx)))
 }
 
 // newProxy starts a cache and a server in front of it, and stops both with the test.
@@ -155,7 +177,7 @@ func (p *proxy) warm(path, accept string) {
 
 // nothingRefused lets everything into memory.
 func nothingRefused(o *cache.Options) {
-	o.Refuse = func(schema.GroupResource) bool { return false }
+	o.Policies = func(schema.GroupResource) cache.Policy { return cache.Policy{} }
 }
 
 type object = cachetest.Object

@@ -48,6 +48,7 @@ type question struct {
 	bookmarks bool
 	initial   bool // a watch begins with the state
 	newest    bool // the state must be the newest there is
+	session   bool // or as new as what went through here
 }
 
 // parse reads r. It reports false if the cache has nothing to do with it.

@@ -28,6 +28,8 @@ type streams struct {
 	budget *stream.Budget
 	idle   time.Duration
 	log    logr.Logger
+	// restored is told of resources whose revisions went backwards.
+	restored func(schema.GroupResource)
 
 	wg sync.WaitGroup
 	mu sync.Mutex // guards following
@@ -171,7 +173,9 @@ func (s *streams) end(k streamKey, e *entry) {
 	defer s.mu.Unlock()
 	delete(s.open, k)
 	switch {
-	case errors.Is(err, errIdle), errors.Is(err, stream.ErrRestored), errors.Is(err, context.Canceled):
+	case errors.Is(err, errIdle), errors.Is(err, context.Canceled):
+	case errors.Is(err, stream.ErrRestored):
+		s.restored(k.gvr.GroupResource())
 	case errors.Is(err, stream.ErrOverBudget):
 		s.closed[k] = time.Now().Add(retryTooLarge)
 	default:

@@ -33,6 +33,7 @@ const (
 
 // watch answers a WATCH.
 func (a *answer) watch() (bool, error) {
+	a.newest = a.newest && !a.session
 	if !a.initial {
 		return a.watchFrom(a.entry.State())
 	}
@@ -46,7 +47,7 @@ func (a *answer) watch() (bool, error) {
 		return a.watchState(st, 0)
 	case a.newest:
 		// Nothing will tell the client when it is current, so it must be.
-		now, err := a.entry.Current(a.r.Context())
+		now, err := a.cache.newest(a.r.Context(), a.entry)
 		if err != nil {
 			return false, nil
 		}
@@ -71,7 +72,7 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 	if from == 0 {
 		from = st.Applied
 		if a.newest {
-			now, err := a.entry.Current(a.r.Context())
+			now, err := a.cache.newest(a.r.Context(), a.entry)
 			if err != nil {
 				return false, nil
 			}
@@ -181,7 +182,7 @@ func (f *follower) prove() {
 	f.need = 1<<64 - 1
 	f.overdue = time.After(proofPatience)
 	f.proving.Go(func() {
-		rv, err := f.entry.Current(f.ctx)
+		rv, err := f.cache.newest(f.ctx, f.entry)
 		if err == nil {
 			ctx, cancel := context.WithTimeout(f.ctx, naturally)
 			defer cancel()

@@ -90,3 +90,24 @@ func BookmarkResourceVersion(f Format, raw []byte) (uint64, error) {
 func EndsInitialEvents(raw []byte) bool {
 	return bytes.Contains(raw, []byte(metav1.InitialEventsAnnotationKey))
 }
+
+// ResponseVersion returns the resourceVersion of the object that a write was
+// answered with, in either format, or 0 if there is none: a Status has none,
+// and a list's is not that of its items.
+func ResponseVersion(body []byte) uint64 {
+	f, raw := JSON, body
+	if bytes.HasPrefix(body, envelope) {
+		inner, err := unwrap(body)
+		if err != nil {
+			return 0
+		}
+		f, raw = Protobuf, inner
+	} else if _, isList := member(body, "items"); isList {
+		return 0
+	}
+	rv, err := BookmarkResourceVersion(f, raw)
+	if err != nil {
+		return 0
+	}
+	return rv
+}

@@ -92,6 +92,11 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 	if o.Continue == "" {
 		o.ResourceVersion = s.notBefore(o.ResourceVersion)
 	}
+	if o.ResourceVersion == "0" {
+		// Any state would do for a reflector. It would not for us: a collection
+		// that begins anew must not lie behind what was read from it before.
+		o.ResourceVersion = ""
+	}
 	res, err := s.get(ctx, "", query(o))
 	if err != nil {
 		return nil, s.judge(err)

@@ -1,0 +1,200 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/pipeline"
+)
+
+// The ledger is what makes session reads see every earlier write through this
+// proxy: before a write's response leaves, the resourceVersion it made is noted
+// for its resource, and reads wait until memory has reached it. The events of
+// our own writes are on their way already, so that takes milliseconds.
+//
+// Synchronous side effects on other resources (a Service's IPAddress, an
+// eviction's PodDisruptionBudget) are not noted.
+type ledger struct {
+	mu     sync.Mutex // guards following
+	floors map[schema.GroupResource]*floor
+	lost   bool // what is noted is lost, as a test wants it
+}
+
+// floor is how new a session's read of one resource must be at least.
+type floor struct {
+	rv uint64
+	// unknown counts writes of which only upstream knows where they landed:
+	// those answered by a Status, and those of which we do not know whether
+	// they were made.
+	unknown int
+}
+
+func (l *ledger) of(r schema.GroupResource) *floor {
+	if l.floors == nil {
+		l.floors = map[schema.GroupResource]*floor{}
+	}
+	f, ok := l.floors[r]
+	if !ok {
+		f = &floor{}
+		l.floors[r] = f
+	}
+	return f
+}
+
+// note records a write. rv 0 means that it is not known where it landed.
+func (l *ledger) note(r schema.GroupResource, rv uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.of(r)
+	if l.lost {
+		return
+	}
+	if rv == 0 {
+		f.unknown++
+		return
+	}
+	f.rv = max(f.rv, rv)
+}
+
+// floor returns the resourceVersion that a session's read must have reached.
+func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.Stream) (uint64, error) {
+	l.mu.Lock()
+	rv, unknown := l.of(r).rv, l.of(r).unknown
+	l.mu.Unlock()
+	if unknown == 0 {
+		return rv, nil
+	}
+	now, err := s.Current(ctx)
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.of(r)
+	f.rv = max(f.rv, now)
+	if f.unknown == unknown { // else another write came in meanwhile
+		f.unknown = 0
+	}
+	return f.rv, nil
+}
+
+// forget drops what is known about r: upstream's revision went backwards.
+func (l *ledger) forget(r schema.GroupResource) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.floors, r)
+}
+
+// isWrite reports whether r may change objects of a resource that is cached for
+// sessions.
+func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok || !info.IsResourceRequest || r.Method == http.MethodGet || r.Method == http.MethodHead || len(r.Header["Upgrade"]) > 0 {
+		return schema.GroupResource{}, false
+	}
+	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
+	switch info.Subresource {
+	case "exec", "attach", "portforward", "proxy", "log":
+		return gr, false // conversations, not changes
+	}
+	p := c.policy(gr)
+	return gr, !p.Refuse && p.Session != nil && r.URL.Query().Get("dryRun") == ""
+}
+
+// write passes r on and notes what it did before its caller learns of it.
+func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Handler, gr schema.GroupResource) error {
+	held := &heldResponse{ResponseWriter: w, settle: func(h *heldResponse) { c.settle(gr, h) }}
+	settled := false
+	defer func() {
+		if !settled { // a panic: nobody knows how far it came
+			c.ledger.note(gr, 0)
+		}
+	}()
+	err := next.ServeHTTP(held, r)
+	settled = true
+	if err != nil {
+		c.ledger.note(gr, 0)
+		return err
+	}
+	return held.finish()
+}
+
+// settle notes the write that h answers. A refusal changed nothing; an error of
+// the server's may have come after the change.
+func (c *Cache) settle(gr schema.GroupResource, h *heldResponse) {
+	switch {
+	case h.code >= http.StatusBadRequest && h.code < http.StatusInternalServerError:
+	case h.code >= http.StatusInternalServerError, h.tooLong:
+		c.ledger.note(gr, 0)
+	default:
+		c.ledger.note(gr, wire.ResponseVersion(h.body.Bytes()))
+	}
+}
+
+// maxHeld bounds how much of a write's response is held back, in bytes; an
+// object is no larger.
+const maxHeld = 4 << 20
+
+// heldResponse holds a response back until what it says has been noted.
+type heldResponse struct {
+	http.ResponseWriter
+	code    int
+	body    bytes.Buffer
+	tooLong bool
+	settle  func(*heldResponse)
+}
+
+func (h *heldResponse) WriteHeader(code int) {
+	if code >= http.StatusOK {
+		h.code = code
+		return
+	}
+	h.ResponseWriter.WriteHeader(code)
+}
+
+func (h *heldResponse) Write(p []byte) (int, error) {
+	if h.code == 0 {
+		h.code = http.StatusOK
+	}
+	if h.tooLong {
+		return h.ResponseWriter.Write(p)
+	}
+	if h.body.Len()+len(p) <= maxHeld {
+		return h.body.Write(p)
+	}
+	h.tooLong = true
+	if err := h.release(); err != nil {
+		return 0, err
+	}
+	return h.ResponseWriter.Write(p)
+}
+
+// Flush is for later: a response that is held back has nothing to show.
+func (h *heldResponse) Flush() {}
+
+func (h *heldResponse) finish() error {
+	if h.code == 0 {
+		h.code = http.StatusOK
+	}
+	if h.tooLong {
+		return nil
+	}
+	return h.release()
+}
+
+func (h *heldResponse) release() error {
+	h.settle(h)
+	h.ResponseWriter.WriteHeader(h.code)
+	if _, err := io.Copy(h.ResponseWriter, &h.body); err != nil {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	return nil
+}
