@@ -25,36 +25,48 @@ var errUnfit = errors.New("resource cannot be cached")
 // maxDocument bounds what is read of a discovery document or a definition.
 const maxDocument = 8 << 20
 
-// learn finds out how to read gvr's objects.
-func learn(ctx context.Context, from *stream.Source, gvr schema.GroupVersionResource) (*wire.Schema, error) {
-	r, err := discover(ctx, from, gvr)
+// read finds out how to read gvr's objects. The definition is nil unless gvr is
+// a custom resource.
+func (s *streams) read(ctx context.Context, gvr schema.GroupVersionResource) (*wire.Schema, *definition, error) {
+	r, err := discover(ctx, s.source, gvr)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	builtin := wire.Builtin(gvr, r.Kind, r.Namespaced)
 	if !strings.Contains(gvr.Group, ".") {
-		return wire.Builtin(gvr, r.Kind, r.Namespaced), nil // a custom resource's group has a dot
+		return builtin, nil, nil // a custom resource's group has a dot
+	}
+	// Before the definition is read, so that no change of it is missed.
+	if err := s.follow(ctx); err != nil {
+		return nil, nil, err
 	}
 	var crd definition
-	err = fetch(ctx, from, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+gvr.Resource+"."+gvr.Group, &crd)
-	switch {
-	case err == nil:
-		return crd.schema(gvr, r)
-	case !apierrors.IsNotFound(err):
-		return nil, err
+	err = fetch(ctx, s.source, stream.CollectionPath(definitionsResource, "")+"/"+gvr.GroupResource().String(), &crd)
+	if err == nil {
+		custom, err := crd.schema(gvr, r)
+		return custom, &crd, err
 	}
+	if !apierrors.IsNotFound(err) {
+		return nil, nil, err
+	}
+	return builtin, nil, s.refuseAggregated(ctx, gvr)
+}
+
+// refuseAggregated returns an error if gvr is served by an aggregated API
+// server, whose resourceVersions need not be etcd's.
+func (s *streams) refuseAggregated(ctx context.Context, gvr schema.GroupVersionResource) error {
 	var service struct {
 		Spec struct {
 			Service *struct{} `json:"service"`
 		} `json:"spec"`
 	}
-	if err := fetch(ctx, from, "/apis/apiregistration.k8s.io/v1/apiservices/"+gvr.Version+"."+gvr.Group, &service); err != nil {
-		return nil, err
+	if err := fetch(ctx, s.source, "/apis/apiregistration.k8s.io/v1/apiservices/"+gvr.Version+"."+gvr.Group, &service); err != nil {
+		return err
 	}
 	if service.Spec.Service != nil {
-		// An aggregated API server's resourceVersions need not be etcd's.
-		return nil, fmt.Errorf("%s is served by an aggregated API server: %w", gvr, errUnfit)
+		return fmt.Errorf("%s is served by an aggregated API server: %w", gvr, errUnfit)
 	}
-	return wire.Builtin(gvr, r.Kind, r.Namespaced), nil
+	return nil
 }
 
 // discover returns what discovery says of gvr.
@@ -93,27 +105,29 @@ func fetch(ctx context.Context, from *stream.Source, path string, into any) erro
 	return nil
 }
 
-// definition is what matters here of a CustomResourceDefinition.
-type definition struct {
-	Spec struct {
-		Names struct {
-			ListKind string `json:"listKind"`
-		} `json:"names"`
-		Versions []struct {
-			Name             string `json:"name"`
-			SelectableFields []struct {
-				JSONPath string `json:"jsonPath"`
-			} `json:"selectableFields"`
-		} `json:"versions"`
-	} `json:"spec"`
+// definitionSpec is what is read of a definition.
+type definitionSpec struct {
+	Names struct {
+		ListKind string `json:"listKind"`
+	} `json:"names"`
+	Versions []struct {
+		Name             string `json:"name"`
+		SelectableFields []struct {
+			JSONPath string `json:"jsonPath"`
+		} `json:"selectableFields"`
+	} `json:"versions"`
 }
 
 func (d *definition) schema(gvr schema.GroupVersionResource, r *metav1.APIResource) (*wire.Schema, error) {
+	var spec definitionSpec
+	if err := json.Unmarshal(d.Spec, &spec); err != nil {
+		return nil, fmt.Errorf("read definition of %s: %w", gvr, err)
+	}
 	s := &wire.Schema{
-		Resource: gvr, Kind: r.Kind, ListKind: d.Spec.Names.ListKind, Namespaced: r.Namespaced, Custom: true,
+		Resource: gvr, Kind: r.Kind, ListKind: spec.Names.ListKind, Namespaced: r.Namespaced, Custom: true,
 		NoNamespaceField: !r.Namespaced,
 	}
-	for _, v := range d.Spec.Versions {
+	for _, v := range spec.Versions {
 		if v.Name != gvr.Version {
 			continue
 		}

@@ -38,6 +38,8 @@ type streams struct {
 	resources map[schema.GroupVersionResource]*resource
 	open      map[streamKey]*entry
 	closed    map[streamKey]time.Time // until when not to try again
+	// definitions are followed once a custom resource has been asked for.
+	definitions *stream.Stream
 }
 
 type streamKey struct {
@@ -50,6 +52,8 @@ type resource struct {
 	learned chan struct{}
 	schema  *wire.Schema // nil if it cannot be cached
 	until   time.Time    // when to ask again, if so
+	// definition is that of a custom resource, guarded by streams.mu.
+	definition *definition
 }
 
 // entry is one collection and its use.
@@ -74,7 +78,7 @@ func (s *streams) run(ctx context.Context) {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	tick := time.NewTicker(max(s.idle/4, time.Second))
+	tick := time.NewTicker(min(max(s.idle/4, time.Second), staleAge/3))
 	defer tick.Stop()
 	for {
 		select {
@@ -83,6 +87,7 @@ func (s *streams) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.stopIdle()
+			s.checkStale()
 		}
 	}
 }
@@ -113,7 +118,7 @@ func (r *resource) isStale() bool {
 
 func (s *streams) learn(ctx context.Context, gvr schema.GroupVersionResource, r *resource) {
 	defer close(r.learned)
-	known, err := learn(ctx, s.source, gvr)
+	known, crd, err := s.read(ctx, gvr)
 	if err != nil {
 		r.until = time.Now().Add(retryRefused)
 		if isTransient(err) {
@@ -122,7 +127,13 @@ func (s *streams) learn(ctx context.Context, gvr schema.GroupVersionResource, r 
 		s.log.V(1).Info("resource is not cached", "resource", gvr.String(), "reason", err.Error())
 		return
 	}
-	r.schema = known
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if crd != nil && !s.isCurrent(gvr.GroupResource().String(), crd) {
+		r.until = time.Now() // ask again
+		return
+	}
+	r.schema, r.definition = known, crd
 }
 
 // use returns the collection for k, begun if need be, or nil if there is none to
@@ -173,7 +184,7 @@ func (s *streams) end(k streamKey, e *entry) {
 	defer s.mu.Unlock()
 	delete(s.open, k)
 	switch {
-	case errors.Is(err, errIdle), errors.Is(err, context.Canceled):
+	case errors.Is(err, errIdle), errors.Is(err, errRedefined), errors.Is(err, context.Canceled):
 	case errors.Is(err, stream.ErrRestored):
 		s.restored(k.gvr.GroupResource())
 	case errors.Is(err, stream.ErrOverBudget):
