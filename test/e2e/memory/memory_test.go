@@ -1,0 +1,221 @@
+// Package memory holds what is answered from memory against the API server,
+// and against those who may not have it.
+package memory
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+// world is one control plane for all tests of the package.
+var world *controlplane.ControlPlane
+
+func TestMain(m *testing.M) {
+	var err error
+	world, err = controlplane.Start(context.Background(), controlplane.Options{
+		Log: os.Stderr, Users: []controlplane.User{{Name: "jane"}, {Name: "joe"}},
+		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if code != 0 {
+		_, _ = io.WriteString(os.Stderr, world.LogTails(30))
+	}
+	world.Stop()
+	os.Exit(code)
+}
+
+// side is one way to the API server.
+type side struct {
+	url    string
+	client *http.Client
+}
+
+func newSide(t *testing.T, cfg *rest.Config) side {
+	t.Helper()
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	return side{url: cfg.Host, client: client}
+}
+
+type answer struct {
+	code     int
+	servedBy string
+	body     string
+}
+
+func (s side) get(t *testing.T, path string) answer {
+	t.Helper()
+	res, err := s.client.Get(s.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{code: res.StatusCode, servedBy: res.Header.Get("Portico-Served-By"), body: string(body)}
+}
+
+// fromMemory asks until memory answers: the first to ask begins to fill it.
+func (s side) fromMemory(t *testing.T, path string) answer {
+	t.Helper()
+	for {
+		if a := s.get(t, path); a.servedBy != "upstream" || t.Context().Err() != nil {
+			return a
+		}
+		pause(t)
+	}
+}
+
+func pause(t *testing.T) {
+	select {
+	case <-time.After(20 * time.Millisecond):
+	case <-t.Context().Done():
+	}
+}
+
+func cached(t *testing.T) *proxy.Proxy {
+	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: []string{"--watch-cache", "--v=1"}})
+}
+
+func admin(t *testing.T) *kubernetes.Clientset {
+	t.Helper()
+	return kubernetes.NewForConfigOrDie(world.Config())
+}
+
+// namespace makes one of a new name.
+func namespace(t *testing.T) string {
+	t.Helper()
+	made, err := admin(t).CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "shop-"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.Name
+}
+
+// allow binds a user to verbs on pods in a namespace.
+func allow(t *testing.T, user, namespace string) {
+	t.Helper()
+	meta := metav1.ObjectMeta{Name: user, Namespace: namespace}
+	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list", "watch"}}}}
+	if _, err := admin(t).RbacV1().Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}
+	if _, err := admin(t).RbacV1().RoleBindings(namespace).Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pod(t *testing.T, namespace, name string) {
+	t.Helper()
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	if _, err := admin(t).CoreV1().Pods(namespace).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listVersion is the list's own resourceVersion, where any state may be given.
+var listVersion = regexp.MustCompile(`^(\{"kind":"PodList","apiVersion":"v1","metadata":\{"resourceVersion":)"\d+"`)
+
+func items(a answer) string { return listVersion.ReplaceAllString(a.body, "$1") }
+
+func TestMemoryGivesEachCallerWhatUpstreamWould(t *testing.T) {
+	shop, bank := namespace(t), namespace(t)
+	pod(t, shop, "web")
+	pod(t, bank, "vault")
+	allow(t, "jane", shop)
+	p := cached(t)
+	for _, user := range []string{"admin", "jane", "joe"} {
+		cred := world.Token(user)
+		direct, proxied := newSide(t, world.ConfigFor(cred)), newSide(t, p.Config(cred))
+		for _, path := range []string{
+			"/api/v1/pods?resourceVersion=0", "/api/v1/namespaces/" + shop + "/pods?resourceVersion=0", "/api/v1/namespaces/" + bank + "/pods",
+			"/api/v1/pods?resourceVersion=0&fieldSelector=spec.nodeName%3Dn1", "/api/v1/namespaces/" + shop + "/pods/web?resourceVersion=0",
+		} {
+			want := direct.get(t, path)
+			got := proxied.get(t, path)
+			if want.code == http.StatusOK {
+				got = proxied.fromMemory(t, path)
+			}
+			if got.code != want.code || items(got) != items(want) {
+				t.Errorf("%s asks for %s: got %d %s\nwant %d %s", user, path, got.code, got.body, want.code, want.body)
+			}
+		}
+	}
+}
+
+func TestSecretsAreNotRemembered(t *testing.T) {
+	s := newSide(t, cached(t).Config(world.Token("admin")))
+	for range 3 {
+		if a := s.get(t, "/api/v1/secrets?resourceVersion=0"); a.servedBy != "upstream" {
+			t.Errorf("served by %s", a.servedBy)
+		}
+	}
+}
+
+func TestRevokedBindingEndsTheWatch(t *testing.T) {
+	home := namespace(t)
+	allow(t, "joe", home)
+	s := newSide(t, cached(t).Config(world.Token("joe")))
+	pods := "/api/v1/namespaces/" + home + "/pods"
+	s.fromMemory(t, pods+"?resourceVersion=0")
+	res, err := s.client.Get(s.url + pods + "?watch=1&resourceVersion=0&timeoutSeconds=600")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if by := res.Header.Get("Portico-Served-By"); by != "cache" {
+		t.Fatalf("the watch is served by %s", by)
+	}
+	if err := admin(t).RbacV1().RoleBindings(home).Delete(t.Context(), "joe", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// Long before its time is over, and as a watch ends, not as one breaks.
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Errorf("the watch ended with %v", err)
+	}
+	if a := s.get(t, pods+"?resourceVersion=0"); a.code != http.StatusForbidden {
+		t.Errorf("after the revocation: %d", a.code)
+	}
+}
+
+func TestDrainingEndsWatchesFromMemory(t *testing.T) {
+	p := cached(t)
+	s := newSide(t, p.Config(world.Token("admin")))
+	s.fromMemory(t, "/api/v1/nodes?resourceVersion=0")
+	res, err := s.client.Get(s.url + "/api/v1/nodes?watch=1&resourceVersion=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	go p.Stop()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Errorf("the watch ended with %v", err)
+	}
+	<-p.Exited()
+}
