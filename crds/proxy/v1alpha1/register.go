@@ -14,6 +14,9 @@ var GroupVersion = schema.GroupVersion{Group: "proxy.elf.io", Version: "v1alpha1
 
 // AddToScheme makes this package's kinds known to scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion,
+		&CachePolicy{}, &CachePolicyList{},
+	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -1,0 +1,142 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// CachePolicy says which resources proxies keep in memory, and how new a read
+// that is answered from there must be.
+//
+// Without any policy every resource may be kept but Secrets, ConfigMaps, Leases
+// and Events, and every read is as new as one that the API server answers.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=cachepolicies,singular=cachepolicy,shortName=cp
+// +kubebuilder:printcolumn:name="Memory",type=string,JSONPath=`.spec.memory`
+// +kubebuilder:printcolumn:name="Reads",type=string,JSONPath=`.spec.reads`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type CachePolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   CachePolicySpec   `json:"spec"`
+	Status CachePolicyStatus `json:"status,omitempty"`
+}
+
+// CachePolicyList is a list of CachePolicies.
+//
+// +kubebuilder:object:root=true
+type CachePolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []CachePolicy `json:"items"`
+}
+
+// CachePolicySpec is what a CachePolicy asks for.
+//
+// +kubebuilder:validation:XValidation:rule="self.memory != 'Refuse' || self.reads == 'Linearizable'",message="resources that are refused have no session reads"
+// +kubebuilder:validation:XValidation:rule="!has(self.callers) || self.reads == 'Session'",message="callers are those who get session reads; set reads to Session"
+type CachePolicySpec struct {
+	// Resources are those that the policy is about.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	Resources []CachedResource `json:"resources"`
+
+	// Memory says whether the resources may be kept in memory. Refuse wins over
+	// Keep where several policies speak of one resource. Secrets, ConfigMaps,
+	// Leases and Events are kept only if a policy names them; "*" does not.
+	//
+	// +optional
+	// +kubebuilder:default=Keep
+	Memory MemoryMode `json:"memory,omitempty"`
+
+	// Reads says how new a read must be. Linearizable reads show every write
+	// that was made before, by anybody, as the API server's own do. Session
+	// reads cost the API server nothing and show every write that was made
+	// through the same proxy.
+	//
+	// +optional
+	// +kubebuilder:default=Linearizable
+	Reads ReadMode `json:"reads,omitempty"`
+
+	// Callers are those who get session reads. Without any, everybody does.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Callers []Caller `json:"callers,omitempty"`
+}
+
+// MemoryMode says whether a resource may be kept in memory.
+//
+// +kubebuilder:validation:Enum=Keep;Refuse
+type MemoryMode string
+
+// The memory modes.
+const (
+	MemoryKeep   MemoryMode = "Keep"
+	MemoryRefuse MemoryMode = "Refuse"
+)
+
+// ReadMode says how new a read must be.
+//
+// +kubebuilder:validation:Enum=Linearizable;Session
+type ReadMode string
+
+// The read modes.
+const (
+	ReadsLinearizable ReadMode = "Linearizable"
+	ReadsSession      ReadMode = "Session"
+)
+
+// CachedResource names a resource, in all its versions.
+type CachedResource struct {
+	// Group is the API group; "" is the core group.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
+
+	// Resource is the resource's plural name, or "*" for all of the group.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Resource string `json:"resource"`
+}
+
+// Caller is somebody who calls the proxy.
+type Caller struct {
+	// Kind is what Name names.
+	Kind CallerKind `json:"kind"`
+
+	// Name is a user's or group's name as the API server knows it
+	// ("system:serviceaccount:shop:web" is a user, "system:serviceaccounts:shop"
+	// a group).
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Name string `json:"name"`
+}
+
+// CallerKind says what a caller's name names.
+//
+// +kubebuilder:validation:Enum=User;Group
+type CallerKind string
+
+// The kinds of callers.
+const (
+	CallerUser  CallerKind = "User"
+	CallerGroup CallerKind = "Group"
+)
+
+// CachePolicyStatus is how a CachePolicy fares.
+type CachePolicyStatus struct {
+	// Conditions say how the policy fares. Accepted says whether proxies
+	// understood it.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
