@@ -75,6 +75,7 @@ type proxy struct {
 	gate      *authz.Gate
 	beside    []manager.Runnable // the server, until its last request
 	ready     map[string]healthz.Checker
+	debug     map[string]http.Handler // on the metrics' port
 	// metricsAddress is where the manager serves metrics.
 	metricsAddress string
 	log            logr.Logger
@@ -167,6 +168,7 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*c
 	if err != nil {
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
+	p.debug = map[string]http.Handler{streamsPath: describeStreams(c)}
 	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})
 	return c, nil
 }
@@ -219,7 +221,7 @@ func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Ru
 	var err error
 	p.manager, err = ctrl.NewManager(cfg, ctrl.Options{
 		Logger:                  p.log,
-		Metrics:                 metricsserver.Options{BindAddress: o.metricsAddress, HandlerOpts: []func(*promhttp.HandlerOpts){withExemplars}},
+		Metrics:                 metricsserver.Options{BindAddress: o.metricsAddress, HandlerOpts: []func(*promhttp.HandlerOpts){withExemplars}, ExtraHandlers: p.debug},
 		HealthProbeBindAddress:  o.healthAddress,
 		GracefulShutdownTimeout: &forever,
 	})

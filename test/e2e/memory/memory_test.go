@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,4 +220,14 @@ func TestDrainingEndsWatchesFromMemory(t *testing.T) {
 		t.Errorf("the watch ended with %v", err)
 	}
 	<-p.Exited()
+}
+
+func TestInspectShowsWhatIsInMemory(t *testing.T) {
+	p := cached(t)
+	newSide(t, p.Config(world.Token("admin"))).fromMemory(t, "/api/v1/nodes?resourceVersion=0")
+	metrics := strings.TrimSuffix(strings.TrimPrefix(p.Metrics, "http://"), "/metrics")
+	out, err := exec.Command(proxy.Binary(t), "inspect", "streams", "--metrics-bind-address="+metrics).CombinedOutput()
+	if err != nil || !regexp.MustCompile(`(?m)^core +v1 +nodes +json +0 `).Match(out) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
