@@ -87,6 +87,7 @@ func TestMapsLookAsTheirSchemaSays(t *testing.T) {
 		"frontends Hash 20 72",
 		"lease Array 4 8",
 		"members Hash 8 4",
+		"owners Hash 4 128",
 		"settings Array 4 24",
 		"translations SkStorage 4 88",
 	}}

@@ -148,7 +148,7 @@ func usedMaps(path string) ([]ebpf.MapID, error) {
 func (m *redirectMaps) open(tables, sockets string) error {
 	for name, to := range map[string]**ebpf.Map{
 		"frontends": &m.Frontends, "backends": &m.Backends, "members": &m.Members, "counts": &m.Counts,
-		"classes": &m.Classes, "settings": &m.Settings, "lease": &m.Lease, "affinity": &m.Affinity,
+		"classes": &m.Classes, "owners": &m.Owners, "settings": &m.Settings, "lease": &m.Lease, "affinity": &m.Affinity,
 	} {
 		dir := tables
 		if ofSockets[name] {
@@ -212,9 +212,8 @@ func (r *Report) readRows(m *redirectMaps) error {
 		r.Rows = append(r.Rows, Row{
 			Frontend: f,
 			Entry: Entry{
-				HostOnly: row.Flags&redirectFrontendFlagHOST_ONLY != 0,
-				Policy:   known.layer(row.Policy),
-				Service:  known.layer(row.Service),
+				Policy:  known.layer(row.Policy),
+				Service: known.layer(row.Service),
 			},
 			Counts: Counts{c.Policy, c.Service, c.Refused, c.Passed, c.Lapsed, c.Exempt},
 		})
@@ -225,15 +224,15 @@ func (r *Report) readRows(m *redirectMaps) error {
 	return nil
 }
 
-// layer turns a row's layer back into what was asked for, but for the owner, of
-// which only a number is kept.
+// layer turns a row's layer back into what was asked for.
 func (m *mirror) layer(l redirectLayer) *Layer {
 	if l.Flags&redirectLayerFlagPRESENT == 0 {
 		return nil
 	}
 	out := &Layer{
-		Owner:     fmt.Sprintf("%08x", l.Owner),
+		Owner:     m.ownerOf(l.Owner),
 		Affinity:  time.Duration(l.Affinity) * time.Second,
+		HostOnly:  l.Flags&redirectLayerFlagHOST_ONLY != 0,
 		PerCgroup: l.Flags&redirectLayerFlagBY_CGROUP != 0,
 		Leased:    l.Flags&redirectLayerFlagLEASED != 0,
 		Strict:    l.Flags&redirectLayerFlagSTRICT != 0,
@@ -249,6 +248,13 @@ func (m *mirror) layer(l redirectLayer) *Layer {
 		}
 	}
 	return out
+}
+
+func (m *mirror) ownerOf(id uint32) string {
+	if o := m.owners[id]; o != nil {
+		return o.text
+	}
+	return fmt.Sprintf("%08x", id)
 }
 
 // OwnerNumber is the number of a layer's owner in a [Report].

@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 )
 
 // mustClose leaves the pins, as a process does that ends.
@@ -39,6 +40,11 @@ func TestWhatIsAttachedOutlivesItsProcess(t *testing.T) {
 	// The next process finds the table as it is, and has nothing to write.
 	next := mustOpen(t, r.options)
 	n.mustAsk(t, "tcp", vip, "backend")
+	for _, row := range mustInspect(t, next).Rows {
+		if diff := cmp.Diff(table[row.Frontend], row.Entry, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("%s differs (-want +got):\n%s", row.Frontend, diff)
+		}
+	}
 	if s := mustSync(t, next, table); s != (Stats{}) {
 		t.Errorf("a table that has not changed cost %+v", s)
 	}

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,7 +17,13 @@ type mirror struct {
 	sets    map[string]*set
 	byID    map[uint32]*set
 	classes map[string]*class
+	owners  map[uint32]*ownerName
 	retired []retired
+
+	// What has lost its last user since it was last looked for.
+	idleSets    []*set
+	idleClasses []*class
+	idleOwners  []uint32
 
 	lastSet   uint32
 	lastClass uint32
@@ -42,6 +49,12 @@ type class struct {
 	users   int
 }
 
+// An ownerName is kept for people.
+type ownerName struct {
+	text  string
+	users int
+}
+
 // What is retired has no users left, but perhaps a reader that copied its row
 // just before.
 type retired struct {
@@ -53,9 +66,9 @@ type retired struct {
 func readMirror(maps *redirectMaps) (*mirror, error) {
 	m := &mirror{
 		rows: map[Frontend]redirectFrontend{}, sets: map[string]*set{},
-		byID: map[uint32]*set{}, classes: map[string]*class{},
+		byID: map[uint32]*set{}, classes: map[string]*class{}, owners: map[uint32]*ownerName{},
 	}
-	for _, read := range []func(*redirectMaps) error{m.readSets, m.readClasses, m.readRows} {
+	for _, read := range []func(*redirectMaps) error{m.readSets, m.readClasses, m.readOwners, m.readRows} {
 		if err := read(maps); err != nil {
 			return nil, fmt.Errorf("read table from the kernel: %w", err)
 		}
@@ -136,6 +149,13 @@ func (m *mirror) readClasses(maps *redirectMaps) error {
 	return err
 }
 
+func (m *mirror) readOwners(maps *redirectMaps) error {
+	return each(maps.Owners, func(k uint32, v redirectName) {
+		text, _, _ := bytes.Cut(v.Text[:], []byte{0})
+		m.owners[k] = &ownerName{text: string(text)}
+	})
+}
+
 // readRows counts the users of what readSets and readClasses have found; the
 // rest is left over from a process that died, and is retired.
 func (m *mirror) readRows(maps *redirectMaps) error {
@@ -155,7 +175,17 @@ func (m *mirror) readRows(maps *redirectMaps) error {
 	if err == nil {
 		err = clockErr
 	}
-	m.retireUnused(at)
+	for _, s := range m.byID {
+		if s.users == 0 {
+			m.idleSets = append(m.idleSets, s)
+		}
+	}
+	for _, c := range m.classes {
+		if c.users == 0 {
+			m.idleClasses = append(m.idleClasses, c)
+		}
+	}
+	m.retireIdle(at)
 	return err
 }
 
@@ -163,11 +193,20 @@ func (m *mirror) readRows(maps *redirectMaps) error {
 func (m *mirror) count(row redirectFrontend, n int) {
 	for _, l := range []redirectLayer{row.Policy, row.Service} {
 		if s := m.byID[l.Set]; s != nil {
-			s.users += n
+			if s.users += n; s.users == 0 {
+				m.idleSets = append(m.idleSets, s)
+			}
 		}
 		for _, id := range []uint32{l.Clients, l.Except} {
 			if c := m.classByID(id); c != nil {
-				c.users += n
+				if c.users += n; c.users == 0 {
+					m.idleClasses = append(m.idleClasses, c)
+				}
+			}
+		}
+		if o := m.owners[l.Owner]; o != nil && l.Flags&redirectLayerFlagPRESENT != 0 {
+			if o.users += n; o.users == 0 {
+				m.idleOwners = append(m.idleOwners, l.Owner)
 			}
 		}
 	}
@@ -185,21 +224,22 @@ func (m *mirror) classByID(id uint32) *class {
 	return nil
 }
 
-// retireUnused takes what has no users out of what can be used again.
-func (m *mirror) retireUnused(at time.Duration) {
-	for id, s := range m.byID {
-		if s.users == 0 {
-			delete(m.byID, id)
+// retireIdle takes what still has no users out of what can be used again.
+func (m *mirror) retireIdle(at time.Duration) {
+	for _, s := range m.idleSets {
+		if s.users == 0 && m.byID[s.id] == s {
+			delete(m.byID, s.id)
 			if m.sets[s.key] == s {
 				delete(m.sets, s.key)
 			}
 			m.retired = append(m.retired, retired{set: s, since: at})
 		}
 	}
-	for key, c := range m.classes {
-		if c.users == 0 {
-			delete(m.classes, key)
+	for _, c := range m.idleClasses {
+		if c.users == 0 && m.classes[c.key] == c {
+			delete(m.classes, c.key)
 			m.retired = append(m.retired, retired{class: c, since: at})
 		}
 	}
+	m.idleSets, m.idleClasses = nil, nil
 }

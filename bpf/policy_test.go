@@ -151,14 +151,14 @@ func TestAPolicyIsForItsClients(t *testing.T) {
 }
 
 // 127.0.0.1 is somebody else in each network namespace.
-func TestHostOnlyFrontendsAreForTheHostsNamespace(t *testing.T) {
+func TestHostOnlyLayersAreForTheHostsNamespace(t *testing.T) {
 	host, pod := newNetns(t), newNetns(t)
 	b := host.listen(t, "127.0.0.5:0", "node port")
 	o := Options{Pins: pinsIn(t), Cgroup: lab}
 	var r *Redirector
 	host.do(func() { r = mustOpen(t, o) })
 	e := service("s", b)
-	e.HostOnly = true
+	e.Service.HostOnly = true
 	mustSync(t, r, Table{front("127.0.0.1:30080", TCP): e})
 	if err := r.Attach(); err != nil {
 		t.Fatal(err)
@@ -167,6 +167,12 @@ func TestHostOnlyFrontendsAreForTheHostsNamespace(t *testing.T) {
 	pod.mustRefuse(t, "tcp", "127.0.0.1:30080") // nobody listens there
 	pod.listen(t, "127.0.0.1:30080", "own")
 	pod.mustAsk(t, "tcp", "127.0.0.1:30080", "own")
+
+	both := both(b, b)
+	both.Policy.Leased, both.Policy.HostOnly = false, true
+	mustSync(t, r, Table{front(vip, TCP): {Policy: both.Policy}})
+	host.mustAsk(t, "tcp", vip, "node port")
+	pod.mustMiss(t, "tcp", vip)
 }
 
 func affine(owner string, backends ...netip.AddrPort) Entry {

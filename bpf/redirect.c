@@ -16,8 +16,8 @@ enum layer_flag {
 	LEASED = 2,      /* counts only while the lease runs */
 	STRICT = 4,      /* refuses when its lease has run out */
 	BY_CGROUP = 8,   /* affinity is the cgroup's, not the network namespace's */
+	HOST_ONLY = 16,   /* counts only in the host's network namespace */
 };
-enum frontend_flag { HOST_ONLY = 1 };
 enum { TRANSLATED = 1, STICKY = 2 };
 enum verdict { PASSED, POLICY, SERVICE, REFUSED };
 
@@ -50,7 +50,7 @@ struct layer {
 struct frontend {
 	__u32 tag;
 	__u32 id;
-	enum frontend_flag flags;
+	__u32 pad;
 	struct layer policy;
 	struct layer service;
 	__u32 tag_end;
@@ -93,6 +93,10 @@ struct counters {
 	__u64 passed;
 	__u64 lapsed;
 	__u64 exempt;
+};
+
+struct name {
+	__u8 text[128];
 };
 
 struct client {
@@ -177,6 +181,15 @@ struct {
 	__type(key, struct class);
 	__type(value, __u32);
 } classes SEC(".maps");
+
+/* What owners are called, for people: the programs do not look here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct name);
+} owners SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -312,9 +325,16 @@ static __noinline int current_in(__u32 class)
 	return 0;
 }
 
+static __always_inline int here(struct bpf_sock_addr *ctx, const struct layer *l, const struct settings *s)
+{
+	return !(l->flags & HOST_ONLY) || bpf_get_netns_cookie(ctx) == s->host_netns;
+}
+
 static __always_inline int concerned(struct bpf_sock_addr *ctx, const struct layer *policy,
 				     const struct settings *s)
 {
+	if (!here(ctx, policy, s))
+		return 0;
 	if (s->mark && ctx->sk->mark == s->mark)
 		return 0;
 	if (s->exempt && current_in(EXEMPT))
@@ -346,8 +366,6 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct fro
 
 	if (!s)
 		return PASSED;
-	if ((f->flags & HOST_ONLY) && bpf_get_netns_cookie(ctx) != s->host_netns)
-		return PASSED;
 	if (f->policy.flags & PRESENT) {
 		if (!concerned(ctx, &f->policy, s)) {
 			__sync_fetch_and_add(&n->exempt, 1);
@@ -360,7 +378,7 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct fro
 				return REFUSED;
 		}
 	}
-	if (!(f->service.flags & PRESENT))
+	if (!(f->service.flags & PRESENT) || !here(ctx, &f->service, s))
 		return PASSED;
 	*chosen = f->service;
 	return SERVICE;

@@ -16,7 +16,7 @@ import (
 // another clang and llvm-strip. What is generated is committed, so that building
 // needs neither; the sums say of which source.
 //
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type layer -type event -type layer_flag -type frontend_flag -type verdict redirect redirect.c -- -O2 -g -Wall -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type layer -type event -type layer_flag -type verdict redirect redirect.c -- -O2 -g -Wall -Werror
 //go:generate sh -c "sha256sum kernel.h redirect.c > redirect.sha256"
 
 var (
@@ -131,6 +131,7 @@ func (r *Redirector) open() error {
 	delete(spec.Maps, ".bss")
 	spec.Maps["frontends"].MaxEntries = r.options.MaxFrontends
 	spec.Maps["counts"].MaxEntries = r.options.MaxFrontends
+	spec.Maps["owners"].MaxEntries = r.options.MaxFrontends * 2 // a policy's and a Service's
 	spec.Maps["backends"].MaxEntries = r.options.MaxBackends
 	spec.Maps["members"].MaxEntries = r.options.MaxBackends
 	maps, err := r.openMaps(spec)

@@ -83,17 +83,11 @@ type redirectFrontend struct {
 	_       structs.HostLayout
 	Tag     uint32
 	Id      uint32
-	Flags   redirectFrontendFlag
+	Pad     uint32
 	Policy  redirectLayer
 	Service redirectLayer
 	TagEnd  uint32
 }
-
-type redirectFrontendFlag uint32
-
-const (
-	redirectFrontendFlagHOST_ONLY redirectFrontendFlag = 1
-)
 
 type redirectLayer struct {
 	_        structs.HostLayout
@@ -113,12 +107,18 @@ const (
 	redirectLayerFlagLEASED    redirectLayerFlag = 2
 	redirectLayerFlagSTRICT    redirectLayerFlag = 4
 	redirectLayerFlagBY_CGROUP redirectLayerFlag = 8
+	redirectLayerFlagHOST_ONLY redirectLayerFlag = 16
 )
 
 type redirectMember struct {
 	_       structs.HostLayout
 	Set     uint32
 	Backend uint32
+}
+
+type redirectName struct {
+	_    structs.HostLayout
+	Text [128]uint8
 }
 
 type redirectSettings struct {
@@ -168,6 +168,7 @@ const (
 	redirectMapFrontends     = "frontends"
 	redirectMapLease         = "lease"
 	redirectMapMembers       = "members"
+	redirectMapOwners        = "owners"
 	redirectMapSettings      = "settings"
 	redirectMapTranslations  = "translations"
 	redirectProgConnect4     = "connect4"
@@ -246,6 +247,7 @@ type redirectMapSpecs struct {
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	Lease        *ebpf.MapSpec `ebpf:"lease"`
 	Members      *ebpf.MapSpec `ebpf:"members"`
+	Owners       *ebpf.MapSpec `ebpf:"owners"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Translations *ebpf.MapSpec `ebpf:"translations"`
 }
@@ -286,6 +288,7 @@ type redirectMaps struct {
 	Frontends    *ebpf.Map `ebpf:"frontends"`
 	Lease        *ebpf.Map `ebpf:"lease"`
 	Members      *ebpf.Map `ebpf:"members"`
+	Owners       *ebpf.Map `ebpf:"owners"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Translations *ebpf.Map `ebpf:"translations"`
 }
@@ -301,6 +304,7 @@ func (m *redirectMaps) Close() error {
 		m.Frontends,
 		m.Lease,
 		m.Members,
+		m.Owners,
 		m.Settings,
 		m.Translations,
 	)

@@ -47,6 +47,8 @@ type syncer struct {
 	// What is to be written, by order of writing: a row comes after what it
 	// refers to.
 	newSets []*set
+	owners  []uint32
+	names   []redirectName
 	keys    []redirectAddress
 	rows    []redirectFrontend
 	fronts  []Frontend
@@ -97,9 +99,6 @@ func (s *syncer) plan(t Table) error {
 func (s *syncer) row(f Frontend, e Entry) (redirectFrontend, error) {
 	tag := addressOf(f.AddrPort, f.Protocol).tag()
 	row := redirectFrontend{Tag: tag, TagEnd: tag}
-	if e.HostOnly {
-		row.Flags = redirectFrontendFlagHOST_ONLY
-	}
 	var err error
 	if row.Policy, err = s.layer(f, e.Policy); err != nil {
 		return row, err
@@ -112,6 +111,7 @@ func (s *syncer) layer(f Frontend, l *Layer) (redirectLayer, error) {
 	if l == nil {
 		return redirectLayer{}, nil
 	}
+	s.owner(l.Owner)
 	out := redirectLayer{
 		Flags:    l.flags(),
 		Affinity: uint32(l.Affinity / time.Second),
@@ -142,6 +142,9 @@ func (l *Layer) flags() redirectLayerFlag {
 	if l.PerCgroup {
 		flags |= redirectLayerFlagBY_CGROUP
 	}
+	if l.HostOnly {
+		flags |= redirectLayerFlagHOST_ONLY
+	}
 	return flags
 }
 
@@ -161,6 +164,18 @@ func (s *syncer) set(f Frontend, l *Layer) *set {
 	s.mirror.sets[key], s.mirror.byID[made.id] = made, made
 	s.newSets = append(s.newSets, made)
 	return made
+}
+
+// owner keeps the name of an owner for people.
+func (s *syncer) owner(text string) {
+	id := number(text)
+	if s.mirror.owners[id] != nil {
+		return
+	}
+	var n redirectName
+	copy(n.Text[:len(n.Text)-1], text)
+	s.mirror.owners[id] = &ownerName{text: text}
+	s.owners, s.names = append(s.owners, id), append(s.names, n)
 }
 
 // class returns the number of the class of some cgroups, which is written at
@@ -228,6 +243,9 @@ func (s *syncer) writeSets() error {
 }
 
 func (s *syncer) writeRows() error {
+	if _, err := put(s, s.maps.Owners, s.owners, s.names); err != nil {
+		return fmt.Errorf("put %d names: %w", len(s.owners), err)
+	}
 	n, err := put(s, s.maps.Frontends, s.keys, s.rows)
 	s.stats.Frontends = n
 	for i, f := range s.fronts[:n] {
@@ -262,7 +280,16 @@ func (s *syncer) retire() error {
 	if err != nil {
 		return err
 	}
-	s.mirror.retireUnused(at)
+	s.mirror.retireIdle(at)
+	for _, id := range s.mirror.idleOwners {
+		if o := s.mirror.owners[id]; o != nil && o.users == 0 {
+			delete(s.mirror.owners, id)
+			if err := s.delete(s.maps.Owners, id); err != nil {
+				return fmt.Errorf("delete name: %w", err)
+			}
+		}
+	}
+	s.mirror.idleOwners = nil
 	return nil
 }
 
@@ -318,6 +345,9 @@ func (s *syncer) giveUp(err error) error {
 		if _, written := s.mirror.rows[f]; !written {
 			s.mirror.freeRows = append(s.mirror.freeRows, s.rows[i].Id)
 		}
+	}
+	for _, id := range s.owners {
+		delete(s.mirror.owners, id)
 	}
 	for _, made := range s.newSets {
 		if made.users > 0 {

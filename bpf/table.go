@@ -43,11 +43,8 @@ type Table map[Frontend]Entry
 // at the moment and for the client, or else what Service says. A layer that is
 // nil says nothing. If none says anything, the destination stays what it is.
 type Entry struct {
-	// HostOnly leaves out all network namespaces but that of the process
-	// that opened the table: 127.0.0.1 is somebody else in each.
-	HostOnly bool
-	Policy   *Layer
-	Service  *Layer
+	Policy  *Layer
+	Service *Layer
 }
 
 // A Layer is a choice of backends.
@@ -61,6 +58,9 @@ type Layer struct {
 	Affinity time.Duration
 	// PerCgroup takes a client for a cgroup instead of a network namespace.
 	PerCgroup bool
+	// HostOnly layers count only in the network namespace of the process that
+	// opened the table: 127.0.0.1 is somebody else in each.
+	HostOnly bool
 
 	// The following are for policies.
 
