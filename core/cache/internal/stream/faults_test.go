@@ -1,0 +1,285 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// breaker is an API server that does what a test says, request by request: a
+// real one cannot be made to.
+type breaker struct {
+	t        *testing.T
+	requests chan *exchange
+}
+
+// exchange is one request and the line to its sender.
+type exchange struct {
+	query url.Values
+	r     *http.Request
+	w     http.ResponseWriter
+	do    chan func() // runs where the request is served; nil ends it
+}
+
+func (b *breaker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{query: r.URL.Query(), r: r, w: w, do: make(chan func())}
+	w.Header().Set("Content-Type", "application/json")
+	select {
+	case b.requests <- x:
+	case <-r.Context().Done():
+		return
+	}
+	for {
+		select {
+		case f := <-x.do:
+			if f == nil {
+				return
+			}
+			f()
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// serve has f run, unless the sender has gone.
+func (x *exchange) serve(f func()) {
+	select {
+	case x.do <- f:
+	case <-x.r.Context().Done():
+	}
+}
+
+// next returns the next request.
+func (b *breaker) next() *exchange {
+	b.t.Helper()
+	select {
+	case x := <-b.requests:
+		return x
+	case <-time.After(30 * time.Second):
+		b.t.Fatal("no request came")
+		return nil
+	}
+}
+
+func (x *exchange) send(format string, args ...any) *exchange {
+	x.serve(func() {
+		_, _ = fmt.Fprintf(x.w, format+"\n", args...)
+		x.w.(http.Flusher).Flush()
+	})
+	return x
+}
+
+func (x *exchange) event(kind, key string, rv int) *exchange {
+	ns, name, _ := strings.Cut(key, "/")
+	return x.send(`{"type":%q,"object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":%q,"namespace":%q,"resourceVersion":"%d"}}}`, kind, name, ns, rv)
+}
+
+func (x *exchange) bookmark(rv int, initial bool) *exchange {
+	annotations := ""
+	if initial {
+		annotations = `,"annotations":{"k8s.io/initial-events-end":"true"}`
+	}
+	return x.send(`{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"%d"%s}}}`, rv, annotations)
+}
+
+func (x *exchange) expire() *exchange {
+	return x.send(`{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old","reason":"Expired","code":410}}`)
+}
+
+func (x *exchange) list(rv int) {
+	x.send(`{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"%d"},"items":[]}`, rv).end()
+}
+
+func (x *exchange) refuse(code int, reason string) {
+	x.serve(func() { x.w.WriteHeader(code) })
+	x.send(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, reason, code).end()
+}
+
+func (x *exchange) end() { x.serve(nil) }
+
+// startBroken runs a stream against a breaker.
+func startBroken(t *testing.T, budget int64) (*Stream, *breaker) {
+	t.Helper()
+	ignore := goleak.IgnoreCurrent()
+	b := &breaker{t: t, requests: make(chan *exchange)}
+	server := httptest.NewServer(b)
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	s := New(t.Context(), Options{
+		Schema: pods, Format: wire.JSON, Source: &Source{Transport: transport, Base: base}, Budget: &Budget{Limit: budget}, Log: logr.Discard(),
+	})
+	stopped := make(chan struct{})
+	go func() { s.Run(); close(stopped) }()
+	t.Cleanup(func() {
+		s.Fail(io.EOF)
+		<-stopped
+		transport.CloseIdleConnections()
+		server.CloseClientConnections()
+		server.Close()
+		if used := s.budget.Used(); used != 0 {
+			t.Errorf("%d bytes of the budget are lost", used)
+		}
+		goleak.VerifyNone(t, ignore)
+	})
+	return s, b
+}
+
+// load answers the first request with two objects at 10 and leaves it open.
+func load(t *testing.T, s *Stream, b *breaker) *exchange {
+	t.Helper()
+	x := b.next()
+	if x.query.Get("sendInitialEvents") != "true" || x.query.Get("resourceVersion") != "" {
+		t.Fatalf("first request %v", x.query)
+	}
+	x.event("ADDED", "a/1", 3).event("ADDED", "a/2", 4).bookmark(10, true)
+	if st := s.Loaded(t.Context()); st.Applied != 10 || st.Len() != 2 {
+		t.Fatalf("loaded %d objects at %d", st.Len(), st.Applied)
+	}
+	return x
+}
+
+func reach(t *testing.T, s *Stream, rv uint64) *State {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	st, err := s.Reach(ctx, rv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func TestRestoredUpstreamEndsTheStream(t *testing.T) {
+	s, b := startBroken(t, 0)
+	load(t, s, b)
+	go func() { b.next().list(5) }()
+	if _, err := s.Current(t.Context()); !errors.Is(err, ErrRestored) {
+		t.Errorf("got %v", err)
+	}
+	if <-s.Done(); !errors.Is(s.Err(), ErrRestored) {
+		t.Errorf("ended by %v", s.Err())
+	}
+}
+
+func TestExpiredWatchIsListedAnew(t *testing.T) {
+	s, b := startBroken(t, 0)
+	x := load(t, s, b)
+	c := s.State().End()
+	x.expire().end()
+	b.next().event("ADDED", "a/9", 19).bookmark(20, true)
+	st := reach(t, s, 20)
+	if _, on := st.Event(c); on {
+		t.Error("a watcher crossed a gap")
+	}
+	if st.Len() != 1 || st.Oldest != 20 {
+		t.Errorf("%d objects, oldest %d", st.Len(), st.Oldest)
+	}
+}
+
+func TestCatchUpProvesQuietCollections(t *testing.T) {
+	s, b := startBroken(t, 0)
+	x := load(t, s, b)
+	s.CatchUp(12)
+	second := b.next()
+	if got := second.query; got.Get("resourceVersion") != "10" || got.Get("timeoutSeconds") != "3" || got.Get("allowWatchBookmarks") != "true" {
+		t.Errorf("catch-up asked %v", got)
+	}
+	second.event("MODIFIED", "a/1", 11).bookmark(12, false)
+	if st := reach(t, s, 12); st.Events() != 1 {
+		t.Errorf("%d events", st.Events())
+	}
+	// The watch brings the same, and then more.
+	x.event("MODIFIED", "a/1", 11).event("DELETED", "a/2", 13)
+	if st := reach(t, s, 13); st.Events() != 2 || st.Len() != 1 {
+		t.Errorf("%d events, %d objects", st.Events(), st.Len())
+	}
+}
+
+func TestRelistsNeverGoBack(t *testing.T) {
+	s, b := startBroken(t, 0)
+	x := load(t, s, b)
+	s.CatchUp(15)
+	b.next().bookmark(15, false)
+	reach(t, s, 15)
+	x.end() // the reflector still believes to be at 10
+	again := b.next()
+	if got := again.query.Get("resourceVersion"); got != "15" {
+		t.Errorf("watched again from %q", got)
+	}
+}
+
+func TestMalformedFramesAreNotBelieved(t *testing.T) {
+	s, b := startBroken(t, 0)
+	x := load(t, s, b)
+	x.event("MODIFIED", "a/1", 11).send(`{"type":"MODIFIED","object":{"metadata":{"name":"x"}}}`).end()
+	again := b.next()
+	if got := again.query.Get("resourceVersion"); got != "11" {
+		t.Errorf("watched again from %q", got)
+	}
+	again.event("ADDED", "a/1", 11).event("ADDED", "a/2", 4).bookmark(12, true)
+	if st := reach(t, s, 12); st.Len() != 2 {
+		t.Errorf("%d objects", st.Len())
+	}
+}
+
+func TestRefusalEndsTheStream(t *testing.T) {
+	s, b := startBroken(t, 0)
+	b.next().refuse(http.StatusForbidden, "Forbidden")
+	if <-s.Done(); !apierrors.IsForbidden(s.Err()) {
+		t.Errorf("ended by %v", s.Err())
+	}
+}
+
+func TestOldServersAreListed(t *testing.T) {
+	s, b := startBroken(t, 0)
+	b.next().refuse(http.StatusUnprocessableEntity, "Invalid") // no WatchList
+	x := b.next()
+	if got := x.query; got.Get("watch") != "" || got.Get("resourceVersion") != "" {
+		t.Errorf("listed by %v", got)
+	}
+	x.send(`{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"1","namespace":"a","resourceVersion":"3"}}]}`).end()
+	b.next().event("ADDED", "a/2", 8)
+	if st := reach2(t, s, 8); st.Len() != 2 {
+		t.Errorf("%d objects", st.Len())
+	}
+	if mark := s.Bookmark(); mark != nil {
+		t.Error("a bookmark out of nothing")
+	}
+}
+
+// reach2 waits for the first state too.
+func reach2(t *testing.T, s *Stream, rv uint64) *State {
+	t.Helper()
+	s.Loaded(t.Context())
+	return reach(t, s, rv)
+}
+
+func TestLoadingStopsAtTheBudget(t *testing.T) {
+	s, b := startBroken(t, 2000)
+	x := b.next()
+	go func() {
+		for i := range 100 {
+			x.event("ADDED", fmt.Sprintf("a/%d", i), i+1)
+		}
+	}()
+	if <-s.Done(); !errors.Is(s.Err(), ErrOverBudget) {
+		t.Errorf("ended by %v", s.Err())
+	}
+}
