@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // replayLimit bounds how much of a request's body is kept, in bytes. Leases,
@@ -34,6 +35,9 @@ type replay struct {
 	dropped bool // more was read than is kept
 	ended   error
 	last    *replayView
+
+	// over mirrors ended for those who cannot wait for mu.
+	over atomic.Bool
 }
 
 // open returns the body from its beginning and ends the view opened before.
@@ -70,6 +74,7 @@ func (v *replayView) Read(p []byte) (int, error) {
 	}
 	n, err := b.source.Read(p)
 	b.ended = err
+	b.over.Store(err != nil)
 	b.keep(p[:n])
 	v.off += n
 	return n, err
@@ -85,3 +90,29 @@ func (b *replay) keep(p []byte) {
 
 // Close ends this attempt only.
 func (v *replayView) Close() error { return nil }
+
+// mayEndEarly lets the answer to r be closed while its body is still being read.
+func mayEndEarly(res *http.Response, r *http.Request) {
+	sent, ok := r.Body.(*replayView)
+	if ok && res.StatusCode != http.StatusSwitchingProtocols {
+		res.Body = &earlyAnswer{ReadCloser: res.Body, request: sent.body}
+	}
+}
+
+// earlyAnswer is the body of an answer that may end before the request does.
+// Closing an answer waits until nobody reads the request's body. A caller that
+// is refused while it sends stops, and waits for the end of the answer: each
+// would wait for the other.
+type earlyAnswer struct {
+	io.ReadCloser
+	request *replay
+}
+
+func (a *earlyAnswer) Close() error {
+	if a.request.over.Load() {
+		return a.ReadCloser.Close()
+	}
+	// The server closes the request's body once the handler has returned.
+	go a.ReadCloser.Close() //nolint:errcheck // the answer has been read
+	return nil
+}

@@ -182,6 +182,9 @@ func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	call.End(res, err)
+	if err == nil {
+		mayEndEarly(res, r)
+	}
 	return res, err
 }
 
