@@ -99,6 +99,9 @@ func (c *ControlPlane) kwokProcess(port int, kubeconfig string) (*process, error
 			"--kubeconfig=" + kubeconfig,
 			"--config=" + config,
 			"--manage-all-nodes=true",
+			// Without leases the controller-manager takes nodes for dead, and
+			// their pods for not ready, after less than a minute.
+			"--node-lease-duration-seconds=40",
 			"--cidr=10.244.0.0/16",
 			"--node-ip=127.0.0.1",
 			fmt.Sprintf("--node-port=%d", port),

@@ -40,6 +40,12 @@ func TestKwokServesPods(t *testing.T) {
 			t.Errorf("pod is %q, want %q", got, want)
 		}
 	})
+	t.Run("node-has-a-lease", func(t *testing.T) {
+		got := k.run(t, "get", "lease", "node-a", "--namespace=kube-node-lease", "-o", "jsonpath={.spec.leaseDurationSeconds}")
+		if got != "40" {
+			t.Errorf("lease holds for %q s, want 40", got)
+		}
+	})
 	t.Run("exec", func(t *testing.T) {
 		if got := k.run(t, "exec", "web", "--", "sh", "-c", "echo to stdout"); got != "to stdout\n" {
 			t.Errorf("exec printed %q", got)
