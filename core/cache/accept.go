@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
@@ -37,24 +38,52 @@ func (whole) AllowsMediaTypeTransform(_, _ string, _ *schema.GroupVersionKind) b
 func (whole) AllowsServerVersion(string) bool                                       { return false }
 func (whole) AllowsStreamSchema(s string) bool                                      { return s == "watch" }
 
-// negotiate returns the format in which the API server would answer r. It
-// reports false for everything that is not plain JSON or protobuf.
-func negotiate(r *http.Request, custom bool) (wire.Format, bool) {
+// form is how an answer is written.
+type form struct {
+	wire.Format
+	// partial objects are their metadata alone.
+	partial bool
+}
+
+// negotiate returns the form in which the API server would answer r. It reports
+// false for everything that is not plain JSON or protobuf, or metadata alone.
+func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
 	offered := builtinTypes
 	if custom {
 		offered = customTypes
 	}
 	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, whole{})
-	if !ok || chosen.Convert != nil || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
-		return 0, false
+	if !ok || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
+		return form{}, false
+	}
+	f := form{partial: chosen.Convert != nil}
+	if f.partial && (custom || *chosen.Convert != partialKind(v)) {
+		return form{}, false
 	}
 	switch chosen.Accepted.MediaTypeSubType {
 	case "vnd.kubernetes.protobuf":
-		return wire.Protobuf, true
+		f.Format = wire.Protobuf
+		return f, true
 	case "json":
-		return wire.JSON, !isHuman(r.UserAgent())
+		return f, !isHuman(r.UserAgent())
 	}
-	return 0, false
+	return form{}, false
+}
+
+// partialKind is what metadata alone must be asked for as.
+func partialKind(v verb) schema.GroupVersionKind {
+	if v == list {
+		return metav1.SchemeGroupVersion.WithKind(wire.PartialKind + "List")
+	}
+	return metav1.SchemeGroupVersion.WithKind(wire.PartialKind)
+}
+
+// accept asks upstream for this form of a list.
+func (f form) accept() string {
+	if f.partial {
+		return f.MediaType() + ";as=" + wire.PartialKind + "List;g=" + metav1.SchemeGroupVersion.Group + ";v=" + metav1.SchemeGroupVersion.Version
+	}
+	return f.MediaType()
 }
 
 // isHuman reports those for whom the API server indents JSON.

@@ -15,6 +15,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // Headers that say how an answer was made. Age is in whole seconds: how long ago
@@ -104,8 +106,8 @@ func (c *Cache) Answers(r *http.Request) bool {
 	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil) {
 		return false
 	}
-	format, ok := negotiate(r, false)
-	return ok && !c.streams.isClosed(q.gvr, format)
+	f, ok := negotiate(r, q.verb, false)
+	return ok && !c.streams.isClosed(q.gvr, f.Format)
 }
 
 // question parses r and leaves out what no policy lets in.
@@ -129,16 +131,16 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		return c.write(w, r, next, gr)
 	}
 	if !pipeline.Granted(r.Context()) {
-		return next.ServeHTTP(w, r)
+		return c.pass(w, r, next)
 	}
 	a := c.prepare(w, r)
 	if a == nil {
-		return next.ServeHTTP(w, r)
+		return c.pass(w, r, next)
 	}
 	defer a.entry.release()
 	done, err := a.answer()
 	if !done && err == nil {
-		return next.ServeHTTP(w, r)
+		return c.pass(w, r, next)
 	}
 	return err
 }
@@ -160,11 +162,11 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 	if known == nil || !q.resolve(known) {
 		return nil
 	}
-	format, ok := negotiate(r, known.Custom)
+	f, ok := negotiate(r, q.verb, known.Custom)
 	if !ok {
 		return nil
 	}
-	e := c.streams.use(streamKey{q.gvr, format}, known)
+	e := c.streams.use(streamKey{q.gvr, f.Format}, known)
 	if e == nil {
 		return nil
 	}
@@ -176,7 +178,7 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 		e.release()
 		return nil
 	}
-	return &answer{cache: c, entry: e, question: q, format: format, w: w, r: r}
+	return &answer{cache: c, entry: e, question: q, form: f, w: w, r: r}
 }
 
 // isPatient reports whether q gains from waiting for a collection to load: it
@@ -211,11 +213,19 @@ func (c *Cache) known(ctx context.Context, q *question) *wire.Schema {
 // answer is one request on its way to be answered from memory.
 type answer struct {
 	*question
-	cache  *Cache
-	entry  *entry
-	format wire.Format
-	w      http.ResponseWriter
-	r      *http.Request
+	cache *Cache
+	entry *entry
+	form  form
+	w     http.ResponseWriter
+	r     *http.Request
+}
+
+// writer writes objects in the form that was asked for.
+func (a *answer) writer() *wire.Writer {
+	if a.form.partial {
+		return a.entry.partial
+	}
+	return a.entry.whole
 }
 
 // answer reports whether the request has been answered. If not, and there is no
@@ -254,18 +264,22 @@ func (a *answer) readYourWrites() bool {
 }
 
 // get answers a GET of any or of a minimal resourceVersion. What is not there
-// upstream may know of: a wrong 404 makes controllers delete.
+// upstream may know of: a wrong 404 makes controllers delete. Only in a session
+// it is not there, as long as the session does not see a newer state.
 func (a *answer) get() (bool, error) {
 	st, ok := a.reach(a.rv)
 	if !ok {
 		return false, nil
 	}
 	o := st.Now().Get(wire.Key(a.namespace, a.name))
+	if o == nil && a.session {
+		return false, apierrors.NewNotFound(a.gvr.GroupResource(), a.name)
+	}
 	if o == nil {
 		return false, nil
 	}
-	a.head(a.format.MediaType(), servedByCache, a.entry.Age())
-	return true, a.write(len(o.Raw), func(w writer) error { return a.entry.writer.Object(w, o.Raw) })
+	a.head(a.form.MediaType(), servedByCache, a.entry.Age())
+	return true, a.write(len(o.Raw), func(w io.Writer) error { return a.writer().Object(w, o.Raw) })
 }
 
 var _ pipeline.Filter = (*Cache)(nil)

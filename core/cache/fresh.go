@@ -71,17 +71,17 @@ const maxRecorded = 16 * smallCollection
 // coalesce answers by what upstream answers to the proxy, together with all who
 // ask the same at the same time. Every one of them has been granted the answer.
 func (a *answer) coalesce() (bool, error) {
-	got, err := a.entry.shared(a.r.Context(), a.r)
+	got, err := a.entry.shared(a.r, a.form.accept())
 	if err != nil {
 		return false, nil
 	}
 	a.head(got.header.Get("Content-Type"), servedByCoalesced, 0)
-	return true, a.write(len(got.body), func(w writer) error { _, err := w.Write(got.body); return err })
+	return true, a.write(len(got.body), func(w io.Writer) error { _, err := w.Write(got.body); return err })
 }
 
 // shared fetches r's answer. Only equal requests share a flight.
-func (e *entry) shared(ctx context.Context, r *http.Request) (*recorded, error) {
-	key := r.URL.Path + "?" + r.URL.RawQuery
+func (e *entry) shared(r *http.Request, accept string) (*recorded, error) {
+	key := accept + " " + r.URL.Path + "?" + r.URL.RawQuery
 	shared, _ := e.flights.LoadOrStore(key, &stream.Flights[*recorded]{})
 	flights := shared.(*stream.Flights[*recorded])
 	defer func() {
@@ -90,8 +90,8 @@ func (e *entry) shared(ctx context.Context, r *http.Request) (*recorded, error) 
 		}
 	}()
 	path, query := r.URL.Path, r.URL.Query()
-	return flights.Do(ctx, func() (*recorded, error) {
-		res, err := e.Fetch(path, query)
+	return flights.Do(r.Context(), func() (*recorded, error) {
+		res, err := e.Fetch(path, query, accept)
 		if err != nil {
 			return nil, err
 		}

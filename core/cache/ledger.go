@@ -109,6 +109,44 @@ func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
 	return gr, !p.Refuse && p.Session != nil && r.URL.Query().Get("dryRun") == ""
 }
 
+// pass hands r on. A session that has read upstream may have seen what memory has
+// not: it must not see less afterwards.
+func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok || !info.IsResourceRequest {
+		return next.ServeHTTP(w, r)
+	}
+	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
+	if !c.policy(gr).isSession(r) {
+		return next.ServeHTTP(w, r)
+	}
+	return next.ServeHTTP(&noted{ResponseWriter: w, note: func() { c.ledger.note(gr, 0) }}, r)
+}
+
+// noted tells of a response before the first byte of it leaves.
+type noted struct {
+	http.ResponseWriter
+	note func()
+	done bool
+}
+
+func (n *noted) Unwrap() http.ResponseWriter { return n.ResponseWriter }
+
+func (n *noted) WriteHeader(code int) {
+	if !n.done {
+		n.done = true
+		n.note()
+	}
+	n.ResponseWriter.WriteHeader(code)
+}
+
+func (n *noted) Write(p []byte) (int, error) {
+	if !n.done {
+		n.WriteHeader(http.StatusOK)
+	}
+	return n.ResponseWriter.Write(p)
+}
+
 // write passes r on and notes what it did before its caller learns of it.
 func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Handler, gr schema.GroupResource) error {
 	held := &heldResponse{ResponseWriter: w, settle: func(h *heldResponse) { c.settle(gr, h) }}

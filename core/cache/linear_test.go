@@ -7,8 +7,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,8 +188,26 @@ func (h *history) run(reader *cachetest.Door, writers []*cachetest.Door, n int) 
 	wg.Wait()
 }
 
+// runs keeps the namespaces of repeated tests apart.
+var runs atomic.Int64
+
+// rounds is how many operations each client makes: few, or PORTICO_SOAK.
+func rounds(t testing.TB, few int) int {
+	t.Helper()
+	soak := os.Getenv("PORTICO_SOAK")
+	if soak == "" {
+		return few
+	}
+	n, err := strconv.Atoi(soak)
+	if err != nil {
+		t.Fatalf("PORTICO_SOAK: %v", err)
+	}
+	return n
+}
+
 func newHistory(t *testing.T, d *cachetest.Door, p *proxy, namespace string) *history {
 	t.Helper()
+	namespace += "-" + strconv.FormatInt(runs.Add(1), 10)
 	d.AddNamespace(namespace)
 	h := &history{t: t, path: "/api/v1/namespaces/" + namespace + "/configmaps", keys: []string{"a", "b", "c", "d"}}
 	// Too large a collection to be fetched again each time.
@@ -196,14 +217,14 @@ func newHistory(t *testing.T, d *cachetest.Door, p *proxy, namespace string) *hi
 }
 
 func (h *history) verdict() porcupine.CheckResult {
-	return porcupine.CheckOperationsTimeout(register, h.ops, time.Minute)
+	return porcupine.CheckOperationsTimeout(register, h.ops, 10*time.Minute)
 }
 
 func TestReadsAreLinearizable(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.Upstream.(*counter).slow.Store(true) })
 	d := direct(t)
 	h := newHistory(t, d, p, "linear")
-	h.run(p.Door, []*cachetest.Door{p.Door, d}, 40)
+	h.run(p.Door, []*cachetest.Door{p.Door, d}, rounds(t, 40))
 	if got := h.verdict(); got != porcupine.Ok {
 		t.Errorf("%d operations: %s", len(h.ops), got)
 	}
@@ -232,7 +253,7 @@ func sessions(o *cache.Options) {
 func TestSessionsSeeTheirWrites(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { sessions(o); o.Upstream.(*counter).slow.Store(true) })
 	h := newHistory(t, direct(t), p, "session")
-	h.run(p.Door, []*cachetest.Door{p.Door}, 40)
+	h.run(p.Door, []*cachetest.Door{p.Door}, rounds(t, 40))
 	if got := h.verdict(); got != porcupine.Ok {
 		t.Errorf("%d operations: %s", len(h.ops), got)
 	}

@@ -144,18 +144,15 @@ func (a *answer) continueAfter(key string, rv uint64) string {
 }
 
 func (a *answer) send(p *page, age time.Duration) error {
-	a.head(a.format.MediaType(), servedByCache, age)
-	return a.write(p.bytes, func(w writer) error { return a.entry.writer.List(w, p.meta, p.items) })
+	a.head(a.form.MediaType(), servedByCache, age)
+	return a.write(p.bytes, func(w io.Writer) error { return a.writer().List(w, p.meta, p.items) })
 }
-
-// writer is where answers are written.
-type writer = io.Writer
 
 var bodyBuffers = newWriterPool(64 << 10)
 
 // write sends an answer of about size bytes, compressed if that is wanted. An
 // error after the first byte cuts the connection.
-func (a *answer) write(size int, body func(writer) error) error {
+func (a *answer) write(size int, body func(io.Writer) error) error {
 	zip := size > gzipThreshold && acceptsGzip(a.r) && a.cache.compress(a.r)
 	if zip {
 		a.w.Header().Set("Content-Encoding", "gzip")

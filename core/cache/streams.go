@@ -59,7 +59,7 @@ type resource struct {
 // entry is one collection and its use.
 type entry struct {
 	*stream.Stream
-	writer *wire.Writer
+	whole, partial *wire.Writer
 	// flights holds a stream.Flights[*recorded] for each coalesced question.
 	flights sync.Map
 	users   atomic.Int64
@@ -164,7 +164,7 @@ func (e *entry) release() {
 // begin starts a stream. The caller holds s.mu.
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
-	e := &entry{writer: known.NewWriter(k.format)}
+	e := &entry{whole: known.NewWriter(k.format), partial: known.NewPartialWriter(k.format)}
 	e.Stream = stream.New(s.ctx, stream.Options{Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Log: s.log})
 	s.open[k] = e
 	s.wg.Go(func() {

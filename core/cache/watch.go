@@ -139,8 +139,8 @@ type proof struct {
 
 // follow begins the answer: headers go out before the first event does.
 func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
-	contentType := a.format.MediaType()
-	if a.format == wire.Protobuf {
+	contentType := a.form.MediaType()
+	if a.form.Format == wire.Protobuf {
 		contentType += ";stream=watch"
 	}
 	a.head(contentType, servedByCache, a.entry.Age())
@@ -290,7 +290,7 @@ func (f *follower) sendEvent(e *stream.Event) bool {
 	case now:
 		return f.send(kwatch.Added, e.Object.Raw)
 	case before:
-		raw, err := e.Left(f.format)
+		raw, err := e.Left(f.form.Format)
 		return err == nil && f.send(kwatch.Deleted, raw)
 	}
 	return true
@@ -306,12 +306,12 @@ func (f *follower) sendBookmark(rv uint64, ends bool) bool {
 // stays behind. It always reports false: that ends the watch.
 func (f *follower) sendError() bool {
 	status := apierrors.NewTimeoutError("the cache could not be proven current in time", 1).Status()
-	encoded, err := runtime.Encode(statusEncoder(f.format), &status)
+	encoded, err := runtime.Encode(statusEncoder(f.form.Format), &status)
 	if err != nil {
 		return false
 	}
 	f.hold()
-	_, err = f.out.Write(wire.ErrorEvent(f.format, trimNewline(encoded)))
+	_, err = f.out.Write(wire.ErrorEvent(f.form.Format, trimNewline(encoded)))
 	return err == nil && f.flush() && false
 }
 
@@ -353,7 +353,7 @@ func (f *follower) release() {
 func (f *follower) send(t kwatch.EventType, raw []byte) bool {
 	f.hold()
 	var err error
-	f.scratch, err = f.entry.writer.Event(f.out, f.scratch, t, raw)
+	f.scratch, err = f.writer().Event(f.out, f.scratch, t, raw)
 	return err == nil
 }
 

@@ -192,3 +192,40 @@ func futureVersionsAreRefused(t *testing.T, d *Door, p *answerer) {
 	const path = "/api/v1/pods?resourceVersion=999999999999"
 	compare(t, path, d.Get(path, JSON), p.Get(path, JSON))
 }
+
+// partial asks for metadata alone.
+func partial(accept, kind string) string {
+	return accept + ";as=" + kind + ";g=meta.k8s.io;v=v1"
+}
+
+func metadataEqual(t *testing.T, d *Door, p *answerer) {
+	d.AddNamespace("metadata")
+	for i := range 3 {
+		d.Write(http.MethodPost, "/api/v1/namespaces/metadata/pods", Pod(fmt.Sprintf("web-%d", i), Object{"app": "web"}))
+	}
+	const path = "/api/v1/namespaces/metadata/pods"
+	for name, accept := range formats {
+		t.Run(name, func(t *testing.T) {
+			p.warm(t, "/api/v1/pods", accept)
+			rv := d.Get(path, JSON).List(t).Metadata.ResourceVersion
+			for query, as := range map[string]string{
+				path + "?resourceVersionMatch=Exact&resourceVersion=" + rv: "PartialObjectMetadataList",
+				path + "/web-1?resourceVersion=" + rv:                      "PartialObjectMetadata",
+				path:                                                       "PartialObjectMetadataList",
+				path + "?resourceVersion=0&limit=1":                        "PartialObjectMetadata", // refused
+				path + "?resourceVersion=" + rv:                            "Table",
+			} {
+				compare(t, query, d.Get(query, partial(accept, as)), p.Get(query, partial(accept, as)))
+			}
+			query := path + "?watch=true&resourceVersion=0"
+			a, b := d.Watch(query, partial(accept, "PartialObjectMetadata")), p.Watch(query, partial(accept, "PartialObjectMetadata"))
+			a.proto, b.proto = accept == Protobuf, accept == Protobuf
+			p.checkServedBy(t, query, b.ServedBy())
+			for range 3 {
+				if want, got := a.Frame(), b.Frame(); string(want) != string(got) {
+					t.Errorf("got  %q\nwant %q", got, want)
+				}
+			}
+		})
+	}
+}

@@ -34,6 +34,7 @@ func Run(t *testing.T, s Subjects) {
 		{"gets-equal-upstreams", getsEqual},
 		{"newest-lists-have-every-write", newestListsHaveEveryWrite},
 		{"future-versions-are-refused", futureVersionsAreRefused},
+		{"metadata-alone-equals-upstreams", metadataEqual},
 		{"watch-frames-equal-upstreams", watchFramesEqual},
 		{"initial-events-equal-upstreams", initialEventsEqual},
 		{"odd-watches-equal-upstreams", oddWatchesEqual},

@@ -19,6 +19,9 @@ type Writer struct {
 	format Format
 	proto  []byte // envelope and TypeMeta of one object
 	json   string // what follows the opening brace of one object
+	// partial objects are their metadata alone. In JSON their lists' items
+	// carry kind and apiVersion.
+	partial bool
 }
 
 // unknownTail is what generated marshalling writes for empty contentEncoding
@@ -32,6 +35,40 @@ func (s *Schema) NewWriter(f Format) *Writer {
 		w.json = s.jsonHead()
 	}
 	return w
+}
+
+// PartialKind is what an object's metadata alone is called.
+const PartialKind = "PartialObjectMetadata"
+
+// NewPartialWriter returns a Writer that writes s's objects as
+// PartialObjectMetadata of meta.k8s.io/v1, by cutting. Custom resources' JSON
+// cannot be cut: there the API server writes members in another order.
+func (s *Schema) NewPartialWriter(f Format) *Writer {
+	as := &Schema{Resource: metav1.SchemeGroupVersion.WithResource(s.Resource.Resource), Kind: PartialKind, ListKind: PartialKind + "List"}
+	w := as.NewWriter(f)
+	w.partial = true
+	return w
+}
+
+// cut returns what of an object is written, and what closes it.
+func (w *Writer) cut(raw []byte) (body []byte, end string) {
+	if !w.partial {
+		return raw, ""
+	}
+	if w.format == JSON {
+		m, _ := member(raw, "metadata")
+		if m.start == 1 { // where built-in types have it
+			return raw[:m.end], "}"
+		}
+		return splice(raw[m.start:m.end], 0, 0, []byte("{")), "}"
+	}
+	_ = eachField(raw, func(f protoField) bool {
+		if f.num == objectMetadata {
+			body = raw[f.start:f.end]
+		}
+		return f.num != objectMetadata
+	})
+	return body, ""
 }
 
 // openEnvelope is what precedes the message's length in the API server's envelope.
@@ -49,22 +86,24 @@ func openEnvelope(apiVersion, kind string) []byte {
 
 // Object writes one object as GET answers it.
 func (w *Writer) Object(to io.Writer, raw []byte) error {
+	body, end := w.cut(raw)
 	if w.format == JSON {
-		return writeAll(to, []byte("{"+w.json), raw[1:], []byte("\n"))
+		return writeAll(to, []byte("{"+w.json), body[1:], []byte(end+"\n"))
 	}
-	head := protowire.AppendVarint(append([]byte(nil), w.proto...), uint64(len(raw)))
-	return writeAll(to, head, raw, unknownTail)
+	head := protowire.AppendVarint(append([]byte(nil), w.proto...), uint64(len(body)))
+	return writeAll(to, head, body, unknownTail)
 }
 
 // Event writes one watch event. scratch saves an allocation; the one to use
 // next is returned.
 func (w *Writer) Event(to io.Writer, scratch []byte, t watch.EventType, raw []byte) ([]byte, error) {
+	raw, end := w.cut(raw)
 	if w.format == JSON {
 		scratch = append(scratch[:0], `{"type":"`...)
 		scratch = append(scratch, t...)
 		scratch = append(scratch, `","object":{`...)
 		scratch = append(scratch, w.json...)
-		return scratch, writeAll(to, scratch, raw[1:], []byte("}\n"))
+		return scratch, writeAll(to, scratch, raw[1:], []byte(end+"}\n"))
 	}
 	object := len(w.proto) + protowire.SizeBytes(len(raw)) + len(unknownTail)
 	scratch = appendEventHead(scratch[:0], t, object)
@@ -110,7 +149,8 @@ func (w *Writer) protoList(to io.Writer, meta metav1.ListMeta, items []*Object) 
 	}
 	size := protowire.SizeTag(listMetadata) + protowire.SizeBytes(len(listMeta))
 	for _, o := range items {
-		size += protowire.SizeTag(listItems) + protowire.SizeBytes(len(o.Raw))
+		body, _ := w.cut(o.Raw)
+		size += protowire.SizeTag(listItems) + protowire.SizeBytes(len(body))
 	}
 	head := openEnvelope(w.schema.APIVersion(), w.schema.ListKind)
 	head = protowire.AppendVarint(head, uint64(size))
@@ -120,9 +160,10 @@ func (w *Writer) protoList(to io.Writer, meta metav1.ListMeta, items []*Object) 
 		return err
 	}
 	for _, o := range items {
+		body, _ := w.cut(o.Raw)
 		head = protowire.AppendTag(head[:0], listItems, protowire.BytesType)
-		head = protowire.AppendVarint(head, uint64(len(o.Raw)))
-		if err := writeAll(to, head, o.Raw); err != nil {
+		head = protowire.AppendVarint(head, uint64(len(body)))
+		if err := writeAll(to, head, body); err != nil {
 			return err
 		}
 	}
@@ -138,12 +179,18 @@ func (w *Writer) jsonList(to io.Writer, meta metav1.ListMeta, items []*Object) e
 	if _, err := to.Write(head); err != nil {
 		return err
 	}
-	comma := []byte(nil)
-	for _, o := range items {
-		if err := writeAll(to, comma, o.Raw); err != nil {
+	open := []byte("{")
+	if w.partial {
+		open = []byte("{" + w.json)
+	}
+	for i, o := range items {
+		if i == 1 {
+			open = append([]byte(","), open...)
+		}
+		body, end := w.cut(o.Raw)
+		if err := writeAll(to, open, body[1:], []byte(end)); err != nil {
 			return err
 		}
-		comma = []byte(",")
 	}
 	_, err = to.Write(tail)
 	return err

@@ -158,8 +158,8 @@ func (s *Stream) catchUpOnce() error {
 	}
 }
 
-// Fetch sends a request of the caller's making under the stream's identity and
-// in its format. The caller closes the body.
-func (s *Stream) Fetch(path string, q url.Values) (*http.Response, error) {
-	return s.source.Get(s.ctx, path, q, s.Format.MediaType())
+// Fetch sends a request of the caller's making under the proxy's own identity.
+// The caller closes the body.
+func (s *Stream) Fetch(path string, q url.Values, accept string) (*http.Response, error) {
+	return s.source.Get(s.ctx, path, q, accept)
 }
