@@ -1,0 +1,159 @@
+package clients
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+// controllers are the parts that live off the API server.
+var controllers = []controlplane.Part{controlplane.ControllerManager, controlplane.Scheduler}
+
+// TestControllersRunThroughTheProxy lets controller-manager and scheduler do
+// the same work directly and through the proxy, and compares what they complain
+// of: errors that they do not have directly are the proxy's.
+func TestControllersRunThroughTheProxy(t *testing.T) {
+	known := complaints(t, scenario(t, nil))
+	for name, flags := range map[string][]string{"road": nil, "memory": {"--watch-cache"}} {
+		t.Run(name, func(t *testing.T) {
+			for complaint := range complaints(t, scenario(t, append(flags, "--impersonate-x509"))) {
+				if !known[complaint] {
+					t.Errorf("new: %s", complaint)
+				}
+			}
+		})
+	}
+}
+
+// scenario runs one life of a Deployment in a control plane of its own. Without
+// flags the controllers talk to the API server directly.
+func scenario(t *testing.T, flags []string) *controlplane.ControlPlane {
+	t.Helper()
+	cp := controlplane.New(t, controlplane.Options{Kwok: true})
+	kubeconfigs := map[controlplane.Part]string{}
+	if flags != nil {
+		p := proxy.New(t, proxy.Options{Kubeconfig: cp.KubeconfigPath(), Flags: append(flags, "--client-ca-file="+cp.ClientCAFile())})
+		for _, part := range controllers {
+			kubeconfigs[part] = ofPart(t, cp, p, part)
+		}
+	}
+	for _, part := range controllers {
+		if err := cp.Add(t.Context(), part, kubeconfigs[part]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cp.AddNode(t.Context(), "node-0"); err != nil {
+		t.Fatal(err)
+	}
+	live(t, kubernetes.NewForConfigOrDie(cp.Config()))
+	return cp
+}
+
+// ofPart is a kubeconfig of a part's own user, whose certificate the proxy
+// passes on by impersonation.
+func ofPart(t *testing.T, cp *controlplane.ControlPlane, p *proxy.Proxy, part controlplane.Part) string {
+	t.Helper()
+	cred, err := cp.ClientCert("system:" + string(part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := (controlplane.Kubeconfig{Server: p.URL, CA: p.CA, Credential: cred}).WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// live creates a Deployment, scales it, rolls it and deletes it, each to the end.
+func live(t *testing.T, client *kubernetes.Clientset) {
+	t.Helper()
+	deployments := client.AppsV1().Deployments("default")
+	labels := map[string]string{"app": "web"}
+	web := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
+	}}
+	if _, err := deployments.Create(t.Context(), web, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	settled := func(replicas int32, image string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d pods of %s", replicas, image), func(ctx context.Context) bool {
+			d, err := deployments.Get(ctx, "web", metav1.GetOptions{})
+			return err == nil && d.Status.ObservedGeneration == d.Generation && d.Status.AvailableReplicas == replicas &&
+				d.Status.UpdatedReplicas == replicas && d.Status.Replicas == replicas && d.Spec.Template.Spec.Containers[0].Image == image
+		})
+	}
+	settled(1, "i")
+	scale := &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default"}, Spec: autoscalingv1.ScaleSpec{Replicas: 10}}
+	if _, err := deployments.UpdateScale(t.Context(), "web", scale, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	settled(10, "i")
+	roll := []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"j"}]}}}}`)
+	if _, err := deployments.Patch(t.Context(), "web", types.StrategicMergePatchType, roll, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	settled(10, "j")
+	foreground := metav1.DeletePropagationForeground
+	if err := deployments.Delete(t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &foreground}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of all", func(ctx context.Context) bool {
+		_, err := deployments.Get(ctx, "web", metav1.GetOptions{})
+		pods, listed := client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+		return apierrors.IsNotFound(err) && listed == nil && len(pods.Items) == 0
+	})
+}
+
+func eventually(t *testing.T, what string, done func(context.Context) bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		return done(ctx), nil
+	})
+	if err != nil {
+		t.Fatalf("waiting for %s: %v", what, err)
+	}
+}
+
+var (
+	errorLine = regexp.MustCompile(`(?m)^E\d{4} [\d:.]+ +\d+ (\S+?):\d+\] (.*)$`)
+	variable  = regexp.MustCompile(`"[^" ]*/[^" ]*"|\b[0-9a-f-]{8,}\b|web-\S+|\d+`)
+)
+
+// complaints are the error lines of the controllers, without what differs from
+// run to run.
+func complaints(t *testing.T, cp *controlplane.ControlPlane) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	for _, part := range controllers {
+		log, err := cp.Log(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range errorLine.FindAllStringSubmatch(log, -1) {
+			// Writes that lose a race are part of the work.
+			if !strings.Contains(m[2], "the object has been modified") {
+				found[string(part)+" "+m[1]+" "+variable.ReplaceAllString(m[2], "*")] = true
+			}
+		}
+	}
+	return found
+}
+
