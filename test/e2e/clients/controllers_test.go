@@ -156,4 +156,3 @@ func complaints(t *testing.T, cp *controlplane.ControlPlane) map[string]bool {
 	}
 	return found
 }
-

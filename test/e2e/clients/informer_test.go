@@ -3,114 +3,148 @@ package clients
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
-	"math/rand/v2"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
-// last is the name of the object that is made when all changes have been.
-const last = "this-is-all"
-
 // TestInformersAgreeWithTheAPIServer follows a namespace with each kind of
 // informer, directly and through the proxy, while its objects change. In the
-// end they must have what the API server has, and have logged no more errors on
-// one way than on the other.
+// end all must have what the API server has, and must not have logged errors on
+// one way that they have not on the other.
 func TestInformersAgreeWithTheAPIServer(t *testing.T) {
-	p := newProxy(t)
 	ns := addNamespace(t, "shop-informers")
-	client := clientset(t, cp.Config())
-	for n := range 200 {
-		put(t, client, ns, n)
+	client := clientset(t, world.Config())
+	churn := startChurn(t, client, ns)
+	lists := map[string][]string{
+		"watch-list":      {"KUBE_FEATURE_WatchListClient=true", "KUBE_WATCHLIST_INCONSISTENCY_DETECTOR=true"},
+		"list-then-watch": {"KUBE_FEATURE_WatchListClient=false"},
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var churning sync.WaitGroup
-	for seed := range 3 {
-		churning.Go(func() { churn(ctx, t, client, ns, uint64(seed)) })
+	ways := map[string]*rest.Config{
+		"direct": straight(), "proxied": through(newProxy(t, "--watch-cache=false")), "remembered": through(newProxy(t, "--watch-cache")),
 	}
-	var all []*informers2
-	for _, list := range []struct {
-		name string
-		env  []string
-	}{
-		{"watch-list", []string{"KUBE_FEATURE_WatchListClient=true", "KUBE_WATCHLIST_INCONSISTENCY_DETECTOR=true"}},
-		{"list-then-watch", []string{"KUBE_FEATURE_WatchListClient=false", "KUBE_LIST_INCONSISTENCY_DETECTOR=true"}},
-	} {
-		all = append(all,
-			startInformers(t, "direct-"+list.name, direct(), ns, list.env),
-			startInformers(t, "proxied-"+list.name, through(p), ns, list.env))
+	children := map[string]*informerProcess{}
+	for list, env := range lists {
+		for way, config := range ways {
+			children[list+" "+way] = startInformers(t, config, ns, env)
+		}
 	}
-	for _, i := range all {
-		i.awaitSynced(t)
+	for _, child := range children {
+		child.awaitSynced(t)
 	}
-	for range 300 { // and some more while all follow
-		churnOnce(t.Context(), t, client, ns, rand.New(rand.NewPCG(7, 7)))
-	}
-	stop()
-	churning.Wait()
-	makeLast(t, client, ns)
+	churn.more(500)
+	churn.end(t)
 
-	want := listed(t, client, ns, "")
-	half := listed(t, client, ns, "half")
-	logged := map[string]string{}
-	for _, i := range all {
-		report := i.end(t)
-		wantStores := map[string]map[string]string{"typed": want, "half": half, "dynamic": want, "metadata": want}
-		if diff := cmp.Diff(wantStores, report.Stores); diff != "" {
-			t.Errorf("%s: stores differ from a list (-list +store):\n%s", i.name, diff)
+	all, half := listed(t, client, ns, ""), listed(t, client, ns, "half")
+	want := map[string]map[string]string{"typed": all, "half": half, "dynamic": all, "metadata": all}
+	for name, child := range children {
+		report := child.end(t)
+		if diff := cmp.Diff(want, report.Stores); diff != "" {
+			t.Errorf("%s: stores differ from a list (-list +store):\n%s", name, diff)
 		}
-		if streams := strings.HasSuffix(i.name, "watch-list"); report.Streamed != streams {
-			t.Errorf("%s: lists were watches: %v, want %v", i.name, report.Streamed, streams)
+		if streams := strings.HasPrefix(name, "watch-list"); report.Streamed != streams {
+			t.Errorf("%s: lists were watches: %v, want %v", name, report.Streamed, streams)
 		}
-		logged[i.name] = i.errors()
 	}
-	for _, list := range []string{"watch-list", "list-then-watch"} {
-		if diff := cmp.Diff(logged["direct-"+list], logged["proxied-"+list]); diff != "" {
-			t.Errorf("%s: logged errors differ (-direct +proxied):\n%s", list, diff)
+	for list := range lists {
+		known := errorsIn(children[list+" direct"].stderr.String())
+		for _, way := range []string{"proxied", "remembered"} {
+			if diff := cmp.Diff(known, errorsIn(children[list+" "+way].stderr.String())); diff != "" {
+				t.Errorf("%s %s: logged errors differ (-direct +%s):\n%s", list, way, way, diff)
+			}
 		}
 	}
 }
 
-// churn changes random objects until ctx ends.
-func churn(ctx context.Context, t *testing.T, client kubernetes.Interface, ns string, seed uint64) {
-	random := rand.New(rand.NewPCG(seed, seed))
-	for ctx.Err() == nil {
-		churnOnce(ctx, t, client, ns, random)
+// listed returns the resourceVersions of ConfigMaps by name.
+func listed(t *testing.T, client kubernetes.Interface, ns, selector string) map[string]string {
+	t.Helper()
+	list, err := client.CoreV1().ConfigMaps(ns).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]string{}
+	for _, item := range list.Items {
+		byName[item.Name] = item.ResourceVersion
+	}
+	return byName
+}
+
+// informerProcess is this test binary, run as informerMain.
+type informerProcess struct {
+	cmd    *exec.Cmd
+	stdout *bufio.Reader
+	stderr bytes.Buffer // to be read after end
+}
+
+func startInformers(t *testing.T, config *rest.Config, ns string, env []string) *informerProcess {
+	t.Helper()
+	job, err := json.Marshal(informerJob{Host: config.Host, Token: config.BearerToken, CA: config.CAData, Namespace: ns, Last: last})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &informerProcess{cmd: exec.CommandContext(t.Context(), os.Args[0])}
+	p.cmd.Env = append(append(os.Environ(), env...), informerEnv+"="+string(job))
+	p.cmd.Stderr = &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stdout = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Hanging for ever is not among the outcomes.
+	bound := time.AfterFunc(2*time.Minute, func() { _ = p.cmd.Process.Kill() })
+	t.Cleanup(func() { bound.Stop(); _ = p.cmd.Process.Kill() })
+	return p
+}
+
+func (p *informerProcess) awaitSynced(t *testing.T) {
+	t.Helper()
+	if line, err := p.stdout.ReadString('\n'); line != synced+"\n" {
+		_ = p.cmd.Wait()
+		t.Fatalf("informers printed %q, %v\n%s", line, err, &p.stderr)
 	}
 }
 
-// churnOnce makes, changes, relabels or deletes a random object.
-func churnOnce(ctx context.Context, t *testing.T, client kubernetes.Interface, ns string, random *rand.Rand) {
-	maps := client.CoreV1().ConfigMaps(ns)
-	name := fmt.Sprintf("web-%d", random.IntN(250))
-	var err error
-	switch random.IntN(6) {
-	case 0:
-		err = maps.Delete(ctx, name, metav1.DeleteOptions{})
-	case 1:
-		_, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	case 2:
-		_, err = maps.Patch(ctx, name, "application/merge-patch+json", []byte(`{"metadata":{"labels":{"half":null}}}`), metav1.PatchOptions{})
-	case 3:
-		_, err = maps.Patch(ctx, name, "application/merge-patch+json", []byte(`{"metadata":{"labels":{"half":"1"}}}`), metav1.PatchOptions{})
-	default:
-		patch := fmt.Sprintf(`{"data":{"n":"%d","text":%q}}`, random.Int(), strings.Repeat("x", random.IntN(4000)))
-		_, err = maps.Patch(ctx, name, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+func (p *informerProcess) end(t *testing.T) *informerReport {
+	t.Helper()
+	out, err := io.ReadAll(p.stdout)
+	if err != nil {
+		t.Error(err)
 	}
-	if ctx.Err() == nil && err != nil && !expected(err) {
-		t.Errorf("change %s: %v", name, err)
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("informers: %v\n%s", err, &p.stderr)
 	}
+	report := &informerReport{}
+	if err := json.Unmarshal(out, report); err != nil {
+		t.Errorf("informers printed %q: %v", out, err)
+	}
+	return report
+}
+
+// klogError is the head of an error or a warning in klog's text format.
+var klogError = regexp.MustCompile(`(?m)^[EWF]\d{4} \S+ +\d+ ([^:\]]+:\d+)\] ("(?:[^"\\]|\\.)*")?`)
+
+// errorsIn returns the places in the source and the messages of the errors and
+// warnings of a log, each once.
+func errorsIn(log string) []string {
+	var kinds []string
+	for _, m := range klogError.FindAllStringSubmatch(log, -1) {
+		kinds = append(kinds, m[1]+" "+m[2])
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }

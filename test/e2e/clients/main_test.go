@@ -17,14 +17,8 @@ import (
 	"github.com/portico-proxy/portico/test/proxy"
 )
 
-// cp is the control plane that all tests of this package share.
-var cp *controlplane.ControlPlane
-
-// The control plane's own controllers, by the names that RBAC knows.
-const (
-	controllerManager = "system:kube-controller-manager"
-	scheduler         = "system:kube-scheduler"
-)
+// world is one control plane for all tests of the package.
+var world *controlplane.ControlPlane
 
 func TestMain(m *testing.M) {
 	if os.Getenv(informerEnv) != "" {
@@ -33,40 +27,38 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(suite{m})
 }
 
-// suite runs all tests on one control plane.
+// suite runs all tests between the start and the end of the world.
 type suite struct{ tests *testing.M }
 
 func (s suite) Run() int {
 	var err error
-	cp, err = controlplane.Start(context.Background(), controlplane.Options{
-		Kwok:  true,
-		Users: []controlplane.User{{Name: controllerManager}, {Name: scheduler}},
-	})
+	world, err = controlplane.Start(context.Background(), controlplane.Options{Log: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer cp.Stop()
-	return s.tests.Run()
+	defer world.Stop()
+	code := s.tests.Run()
+	if code != 0 {
+		fmt.Fprintln(os.Stderr, world.LogTails(30))
+	}
+	return code
 }
 
 func newProxy(t *testing.T, flags ...string) *proxy.Proxy {
 	t.Helper()
-	return proxy.New(t, proxy.Options{Kubeconfig: cp.KubeconfigPath(), Flags: flags})
+	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: flags})
 }
 
-// direct is a client configuration for the straight way.
-func direct() *rest.Config { return cp.ConfigFor(cp.Token("admin")) }
+// straight is a client configuration for the API server itself.
+func straight() *rest.Config { return world.ConfigFor(world.Token("admin")) }
 
 // through is a client configuration for the same caller through a proxy.
-func through(p *proxy.Proxy) *rest.Config { return p.Config(cp.Token("admin")) }
+func through(p *proxy.Proxy) *rest.Config { return p.Config(world.Token("admin")) }
 
-// httpClient has connections of its own and leaves none behind.
+// httpClient leaves no connection behind.
 func httpClient(t *testing.T, config *rest.Config) *http.Client {
 	t.Helper()
-	// Configurations with the same answers would share a connection pool.
-	config = rest.CopyConfig(config)
-	config.Proxy = http.ProxyFromEnvironment
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +79,7 @@ func clientset(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 // addNamespace makes a namespace for a test and returns its name.
 func addNamespace(t *testing.T, name string) string {
 	t.Helper()
-	if err := cp.AddNamespace(t.Context(), name); err != nil {
+	if err := world.AddNamespace(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	return name
