@@ -1,7 +1,6 @@
 package cache_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,11 +25,16 @@ import (
 
 const benchPods = 10_000
 
-var manyPods = sync.OnceFunc(makeManyPods)
+var podsMade sync.Once
 
-func makeManyPods() {
-	t := &testing.B{}
-	d := direct(t)
+func manyPods(b *testing.B) {
+	b.Helper()
+	podsMade.Do(func() { makeManyPods(b) })
+}
+
+func makeManyPods(b *testing.B) {
+	b.Helper()
+	d := direct(b)
 	d.AddNamespace("bench")
 	var wg sync.WaitGroup
 	for worker := range 8 {
@@ -76,7 +80,7 @@ func drain(b *testing.B, d *cachetest.Door, path, accept string, zip bool) (size
 		encoding = "gzip"
 	}
 	start := time.Now()
-	res := d.Open(context.Background(), http.MethodGet, path, http.Header{"Accept": {accept}, "Accept-Encoding": {encoding}}, nil)
+	res := d.Open(b.Context(), http.MethodGet, path, http.Header{"Accept": {accept}, "Accept-Encoding": {encoding}}, nil)
 	defer func() { _ = res.Body.Close() }()
 	first = time.Since(start)
 	size, err := io.Copy(io.Discard, res.Body)
@@ -87,7 +91,7 @@ func drain(b *testing.B, d *cachetest.Door, path, accept string, zip bool) (size
 }
 
 func BenchmarkList(b *testing.B) {
-	manyPods()
+	manyPods(b)
 	p := newProxy(b, nil)
 	for name, accept := range map[string]string{"json": cachetest.JSON, "protobuf": cachetest.Protobuf} {
 		p.warm("/api/v1/pods", accept)
@@ -115,7 +119,7 @@ func BenchmarkList(b *testing.B) {
 
 // BenchmarkMemory holds the pods and reports what that takes.
 func BenchmarkMemory(b *testing.B) {
-	manyPods()
+	manyPods(b)
 	p := newProxy(b, nil)
 	p.warm("/api/v1/pods", cachetest.Protobuf)
 	size, _ := drain(b, p.Door, "/api/v1/pods?resourceVersion=0", cachetest.Protobuf, false)

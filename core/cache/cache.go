@@ -23,9 +23,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // Headers that say how an answer was made. Age is in whole seconds: how long ago

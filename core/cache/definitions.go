@@ -46,15 +46,15 @@ func (s *streams) watchDefinitions() {
 	s.definitions = definitions
 	s.wg.Go(definitions.Run)
 	s.wg.Go(func() {
-		s.compareDefinitions(definitions)
+		s.compareDefinitions(s.ctx, definitions)
 		s.dropCustom()
 	})
 }
 
 // compareDefinitions drops what was read under another definition, until
 // definitions can no longer be followed.
-func (s *streams) compareDefinitions(definitions *stream.Stream) {
-	st := definitions.Loaded(context.Background())
+func (s *streams) compareDefinitions(ctx context.Context, definitions *stream.Stream) {
+	st := definitions.Loaded(ctx)
 	if st == nil {
 		return
 	}

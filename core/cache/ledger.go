@@ -33,8 +33,9 @@ type floor struct {
 	rv uint64
 	// unknown counts writes of which only upstream knows where they landed:
 	// those answered by a Status, and those of which we do not know whether
-	// they were made.
-	unknown int
+	// they were made. The first settled of them lie below rv. Both only grow:
+	// of two readers that settle the same writes, one may come late.
+	unknown, settled int
 }
 
 func (l *ledger) of(r schema.GroupResource) *floor {
@@ -67,10 +68,10 @@ func (l *ledger) note(r schema.GroupResource, rv uint64) {
 // floor returns the resourceVersion that a session's read must have reached.
 func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.Stream) (uint64, error) {
 	l.mu.Lock()
-	rv, unknown := l.of(r).rv, l.of(r).unknown
+	f := *l.of(r)
 	l.mu.Unlock()
-	if unknown == 0 {
-		return rv, nil
+	if f.unknown == f.settled {
+		return f.rv, nil
 	}
 	now, err := s.Current(ctx)
 	if err != nil {
@@ -78,19 +79,19 @@ func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.St
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f := l.of(r)
-	f.rv = max(f.rv, now)
-	if f.unknown == unknown { // else another write came in meanwhile
-		f.unknown = 0
-	}
-	return f.rv, nil
+	latest := l.of(r)
+	latest.rv = max(latest.rv, now)
+	latest.settled = max(latest.settled, f.unknown)
+	return latest.rv, nil
 }
 
 // forget drops what is known about r: upstream's revision went backwards.
 func (l *ledger) forget(r schema.GroupResource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.floors, r)
+	if f, ok := l.floors[r]; ok {
+		f.rv = 0
+	}
 }
 
 // isWrite reports whether r may change objects of a resource that is cached for
@@ -165,13 +166,15 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Hand
 	return held.finish()
 }
 
-// settle notes the write that h answers. A refusal changed nothing; an error of
-// the server's may have come after the change.
+// settle notes the write that h answers. A refusal changed nothing, but one that
+// tells of the object (it is gone, it is another) has shown the caller a state
+// that memory may not have. An error of the server's may have come after the
+// change.
 func (c *Cache) settle(gr schema.GroupResource, h *heldResponse) {
 	switch {
-	case h.code >= http.StatusBadRequest && h.code < http.StatusInternalServerError:
-	case h.code >= http.StatusInternalServerError, h.tooLong:
+	case h.code == http.StatusNotFound, h.code == http.StatusConflict, h.code >= http.StatusInternalServerError, h.tooLong:
 		c.ledger.note(gr, 0)
+	case h.code >= http.StatusBadRequest:
 	default:
 		c.ledger.note(gr, wire.ResponseVersion(h.body.Bytes()))
 	}

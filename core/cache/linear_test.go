@@ -1,7 +1,6 @@
 package cache_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -84,7 +83,7 @@ func (h *history) remove(client int, d *cachetest.Door, key string) {
 }
 
 func (h *history) do(d *cachetest.Door, method, path, contentType, body string) {
-	res := d.Open(context.Background(), method, path, http.Header{"Accept": {cachetest.JSON}, "Content-Type": {contentType}}, []byte(body))
+	res := d.Open(h.t.Context(), method, path, http.Header{"Accept": {cachetest.JSON}, "Content-Type": {contentType}}, []byte(body))
 	defer func() { _ = res.Body.Close() }()
 	if got, err := io.ReadAll(res.Body); err != nil || (res.StatusCode >= 300 && res.StatusCode != http.StatusNotFound) {
 		h.t.Errorf("%s %s: %d %v %.300s", method, path, res.StatusCode, err, got)

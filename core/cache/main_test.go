@@ -53,7 +53,10 @@ func run(m *testing.M) int {
 }
 
 // direct is the way past the proxy.
-func direct(t testing.TB) *cachetest.Door { return cachetest.NewDoor(t, plane.Config()) }
+func direct(t testing.TB) *cachetest.Door {
+	t.Helper()
+	return cachetest.NewDoor(t, plane.Config())
+}
 
 // proxy is a cache in front of the API server.
 type proxy struct {
@@ -78,7 +81,7 @@ type lagging struct{ io.ReadCloser }
 
 func (l lagging) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
-	time.Sleep(lag)
+	<-time.After(lag)
 	return n, err
 }
 
@@ -186,8 +189,12 @@ type object = cachetest.Object
 // until waits for something that happens in another process.
 func until(t testing.TB, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick, deadline := time.NewTicker(20*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatal("waited in vain")
 		}
 	}

@@ -83,10 +83,16 @@ func parse(r *http.Request) (*question, bool) {
 	return nil, false
 }
 
-// isSpecial reports requests that are somebody else's, or another protocol's.
+// isSpecial reports requests that are somebody else's, or another protocol's, or
+// that name headers for us to strip, which may be refused on the way upstream.
 func isSpecial(h http.Header) bool {
 	if len(h["Upgrade"]) > 0 {
 		return true
+	}
+	for _, value := range h["Connection"] {
+		if !strings.EqualFold(value, "keep-alive") && !strings.EqualFold(value, "close") {
+			return true
+		}
 	}
 	for name := range h {
 		if strings.HasPrefix(name, "Impersonate-") {

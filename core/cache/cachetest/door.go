@@ -71,7 +71,7 @@ func (d *Door) Open(ctx context.Context, method, path string, header http.Header
 // Get reads path to its end.
 func (d *Door) Get(path, accept string) Answer {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
 	defer cancel()
 	res := d.Open(ctx, http.MethodGet, path, http.Header{"Accept": {accept}}, nil)
 	defer func() { _ = res.Body.Close() }()
@@ -97,7 +97,7 @@ func (d *Door) Write(method, path string, content any) Object {
 
 func (d *Door) send(method, path, contentType string, body []byte) Object {
 	d.t.Helper()
-	res := d.Open(context.Background(), method, path, http.Header{"Accept": {JSON}, "Content-Type": {contentType}}, body)
+	res := d.Open(d.t.Context(), method, path, http.Header{"Accept": {JSON}, "Content-Type": {contentType}}, body)
 	defer func() { _ = res.Body.Close() }()
 	var out Object
 	if err := json.NewDecoder(res.Body).Decode(&out); err != nil || res.StatusCode >= 300 {

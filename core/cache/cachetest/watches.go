@@ -29,8 +29,8 @@ type Watch struct {
 // Watch opens a watch, which ends with the test at the latest.
 func (d *Door) Watch(path, accept string) *Watch {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	res := d.Open(ctx, http.MethodGet, path, http.Header{"Accept": {accept}}, nil)
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	res := d.Open(ctx, http.MethodGet, path, http.Header{"Accept": {accept}}, nil) //nolint:bodyclose // Close does
 	w := &Watch{t: d.t, Response: res, r: bufio.NewReader(res.Body), proto: accept == Protobuf, cancel: cancel}
 	d.t.Cleanup(w.Close)
 	return w
@@ -235,7 +235,7 @@ func futureWatchesWait(t *testing.T, d *Door, p *answerer) {
 	}
 }
 
-func watchesEndCleanly(t *testing.T, d *Door, p *answerer) {
+func watchesEndCleanly(t *testing.T, _ *Door, p *answerer) {
 	p.warm(t, "/api/v1/pods", JSON)
 	rv := p.Get("/api/v1/pods?resourceVersion=0", JSON).List(t).Metadata.ResourceVersion
 	w := p.Watch("/api/v1/pods?watch=true&timeoutSeconds=3&allowWatchBookmarks=true&resourceVersion="+rv, JSON)

@@ -138,7 +138,7 @@ func (s *Stream) openWatch(ctx context.Context, o metav1.ListOptions) (*events, 
 	q := query(o)
 	q.Set("watch", "true")
 	ctx, cancel := context.WithCancel(ctx)
-	res, err := s.get(ctx, "", q)
+	res, err := s.get(ctx, "", q) //nolint:bodyclose // events.Close does
 	if err != nil {
 		cancel()
 		return nil, err
