@@ -59,6 +59,10 @@ func withHeader(name, value string) *http.Request {
 	if name != "" {
 		r.Header.Set(name, value)
 	}
+	if name == "Sec-Websocket-Protocol" {
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+	}
 	return r
 }
 
@@ -103,6 +107,17 @@ func TestTokensNameTheirCallers(t *testing.T) {
 				t.Errorf("groups are %v", caller.GetGroups())
 			}
 		})
+	}
+}
+
+func TestSubprotocolIsATokenInAWebSocketOnly(t *testing.T) {
+	r := withHeader("Sec-Websocket-Protocol", "v4.channel.k8s.io, "+websocketPrefix+"dA")
+	if got := tokenOf(r); got != "t" {
+		t.Errorf("of a WebSocket: %q", got)
+	}
+	r.Header.Del("Upgrade")
+	if got := tokenOf(r); got != "" {
+		t.Errorf("of another request: %q", got)
 	}
 }
 
@@ -203,7 +218,9 @@ func FuzzTokenOf(f *testing.F) {
 	f.Add("Bearer a.b.c", "base64url.bearer.authorization.k8s.io.dA, v1")
 	f.Add("bearer", "")
 	f.Fuzz(func(_ *testing.T, authorization, protocol string) {
-		r := &http.Request{Header: http.Header{"Authorization": {authorization}, "Sec-Websocket-Protocol": {protocol}}}
+		r := &http.Request{Header: http.Header{
+			"Authorization": {authorization}, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Protocol": {protocol},
+		}}
 		expired(tokenOf(r), time.Unix(0, 0))
 	})
 }

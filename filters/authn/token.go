@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/token/cache"
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
 	authenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -43,15 +47,27 @@ func Reviewer(client authenticationv1.AuthenticationV1Interface) (authenticator.
 	if err != nil {
 		return nil, fmt.Errorf("prepare token reviews: %w", err)
 	}
-	return cache.New(review, false, reviewTTL, reviewTTL), nil
+	return cache.New(unlogged{review}, false, reviewTTL, reviewTTL), nil
+}
+
+// unlogged keeps client-go from logging what it sends: with --v=8 that is whole
+// bodies, and the body of a review is a token.
+type unlogged struct{ authenticator.Token }
+
+func (u unlogged) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	return u.Token.AuthenticateToken(klog.NewContext(ctx, logr.Discard()), token)
 }
 
 // tokenOf returns the bearer token that the API server would read from r: the
-// first Authorization header's, or else the WebSocket subprotocol's.
+// first Authorization header's, or else, if r asks for a WebSocket, that of its
+// subprotocol.
 func tokenOf(r *http.Request) string {
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
 	if token, _, _ := strings.Cut(rest, " "); strings.EqualFold(scheme, "bearer") && token != "" {
 		return token
+	}
+	if !wsstream.IsWebSocketRequest(r) {
+		return ""
 	}
 	for _, header := range r.Header["Sec-Websocket-Protocol"] {
 		for protocol := range strings.SplitSeq(header, ",") {
