@@ -24,7 +24,7 @@ func TestStalledWatcherHarmsNobody(t *testing.T) {
 	stalled := p.Watch(query, cachetest.JSON)
 	reader := cachetest.NewDoor(t, p.config).Watch(query, cachetest.JSON)
 
-	const writes, size = 120, 300 << 10
+	const writes, size = 50, 300 << 10
 	for i := range writes {
 		d.Patch(path+"/c", fmt.Sprintf(`{"data":{"n":"%d","fill":%q}}`, i, strings.Repeat(strconv.Itoa(i%10), size)))
 		if n := number(t, reader.Frame()); n != i {
