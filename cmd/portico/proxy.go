@@ -73,6 +73,7 @@ type proxy struct {
 	telemetry *telemetry.Telemetry
 	manager   manager.Manager
 	gate      *authz.Gate
+	cache     *cache.Cache       // nil if nothing is answered from memory
 	beside    []manager.Runnable // the server, until its last request
 	ready     map[string]healthz.Checker
 	debug     map[string]http.Handler // on the metrics' port
@@ -124,7 +125,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	p.ready = map[string]healthz.Checker{"policies": chain.Ready, "serving": p.server.Ready, "upstream": p.upstream.Ready}
-	return p, p.manage(cfg, o, policies(o, chain, deps, p.log))
+	return p, p.manage(cfg, o, p.policies(o, chain, deps))
 }
 
 // deps are the parts that outlive any configuration.
@@ -168,6 +169,7 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*c
 	if err != nil {
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
+	p.cache = c
 	p.debug = map[string]http.Handler{streamsPath: describeStreams(c)}
 	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})
 	return c, nil
@@ -196,19 +198,22 @@ func (p *proxy) endWatches() {
 }
 
 // policies compiles a chain for each state of the policy directory.
-func policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps, log logr.Logger) manager.RunnableFunc {
+func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps) manager.RunnableFunc {
 	scheme := runtime.NewScheme()
 	return func(ctx context.Context) error {
 		if err := v1alpha1.AddToScheme(scheme); err != nil {
 			return fmt.Errorf("register policies: %w", err)
 		}
-		return config.Loader{Dir: o.policyDir, Scheme: scheme}.Follow(ctx, log, func(s *config.Snapshot) error {
+		return config.Loader{Dir: o.policyDir, Scheme: scheme}.Follow(ctx, p.log, func(s *config.Snapshot) error {
 			h, err := filters.Chain(s, deps)
 			if err != nil {
 				return err
 			}
+			if p.cache != nil {
+				p.cache.SetPolicies(cache.PoliciesFrom(s.Objects))
+			}
 			chain.Store(h)
-			log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
+			p.log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
 			return nil
 		})
 	}

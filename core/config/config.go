@@ -122,9 +122,18 @@ func (l Loader) decode(name string, data []byte) ([]runtime.Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy file %s, document %d: %w", name, n, err)
 		}
+		if v, ok := object.(validated); ok {
+			if err := v.Validate(); err != nil {
+				return nil, fmt.Errorf("policy file %s, document %d: %w", name, n, err)
+			}
+		}
 		objects = append(objects, object)
 	}
 }
+
+// validated are the kinds whose rules the API server would keep, had it seen
+// them.
+type validated interface{ Validate() error }
 
 // isEmpty reports a document that holds comments at most.
 func isEmpty(document []byte) bool {

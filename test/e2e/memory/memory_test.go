@@ -4,10 +4,12 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -97,8 +99,8 @@ func pause(t *testing.T) {
 	}
 }
 
-func cached(t *testing.T) *proxy.Proxy {
-	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: []string{"--watch-cache", "--v=1"}})
+func cached(t *testing.T, flags ...string) *proxy.Proxy {
+	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: append(flags, "--watch-cache", "--v=1")})
 }
 
 func admin(t *testing.T) *kubernetes.Clientset {
@@ -229,5 +231,55 @@ func TestInspectShowsWhatIsInMemory(t *testing.T) {
 	out, err := exec.Command(proxy.Binary(t), "inspect", "streams", "--metrics-bind-address="+metrics).CombinedOutput()
 	if err != nil || !regexp.MustCompile(`(?m)^core +v1 +nodes +json +0 `).Match(out) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+const (
+	configMapsInSessions = `apiVersion: proxy.elf.io/v1alpha1
+kind: CachePolicy
+metadata:
+  name: sessions
+spec:
+  resources:
+  - resource: configmaps
+  reads: Session
+`
+	misspelt = "---\napiVersion: proxy.elf.io/v1alpha1\nkind: CachePolicy\nspec:\n  resources: [{resource: pods}]\n  memory: refuse\n"
+)
+
+// TestPolicyFilesSayWhatIsRemembered has ConfigMaps, which are not kept unless a
+// policy says so, answered from memory with every write through the proxy seen.
+func TestPolicyFilesSayWhatIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	policy := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy(configMapsInSessions)
+	p := cached(t, "--policy-dir="+dir)
+	home := namespace(t)
+	s := newSide(t, p.Config(world.Token("admin")))
+	s.fromMemory(t, "/api/v1/namespaces/"+home+"/configmaps")
+	client := kubernetes.NewForConfigOrDie(p.Config(world.Token("admin"))).CoreV1().ConfigMaps(home)
+	for n := range 20 {
+		name := fmt.Sprintf("c-%d", n)
+		if _, err := client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		list, err := client.List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) != n+1 {
+			t.Errorf("after %d writes the list has %d objects, %v", n+1, len(list.Items), err)
+		}
+		if _, err := client.Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	policy(configMapsInSessions + misspelt)
+	for !strings.Contains(p.Log(), "spec.memory") {
+		pause(t)
+	}
+	if a := s.get(t, "/api/v1/namespaces/"+home+"/configmaps"); a.code != http.StatusOK || a.servedBy == "upstream" {
+		t.Errorf("after a bad policy: %d, served by %s", a.code, a.servedBy)
 	}
 }

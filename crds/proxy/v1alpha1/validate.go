@@ -1,0 +1,45 @@
+package v1alpha1
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Validate says what the API server would say of p, for policies that come from
+// files and have not passed it. Empty fields have their defaults.
+func (p *CachePolicy) Validate() error {
+	spec := field.NewPath("spec")
+	all := oneOf(spec.Child("memory"), p.Spec.Memory, "", MemoryKeep, MemoryRefuse)
+	all = append(all, oneOf(spec.Child("reads"), p.Spec.Reads, "", ReadsLinearizable, ReadsSession)...)
+	if len(p.Spec.Resources) == 0 {
+		all = append(all, field.Required(spec.Child("resources"), "name the resources that the policy is about"))
+	}
+	for i, r := range p.Spec.Resources {
+		if r.Resource == "" {
+			all = append(all, field.Required(spec.Child("resources").Index(i).Child("resource"), `a plural name, or "*"`))
+		}
+	}
+	session := p.Spec.Reads == ReadsSession
+	if session && p.Spec.Memory == MemoryRefuse {
+		all = append(all, field.Invalid(spec.Child("reads"), p.Spec.Reads, "resources that are refused have no session reads"))
+	}
+	if !session && len(p.Spec.Callers) > 0 {
+		all = append(all, field.Forbidden(spec.Child("callers"), "callers are those who get session reads; set reads to Session"))
+	}
+	for i, c := range p.Spec.Callers {
+		at := spec.Child("callers").Index(i)
+		all = append(all, oneOf(at.Child("kind"), c.Kind, CallerUser, CallerGroup)...)
+		if c.Name == "" {
+			all = append(all, field.Required(at.Child("name"), "a user's or group's name"))
+		}
+	}
+	return all.ToAggregate()
+}
+
+func oneOf[T ~string](at *field.Path, got T, allowed ...T) field.ErrorList {
+	if slices.Contains(allowed, got) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(at, got, allowed)}
+}
