@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -133,4 +134,46 @@ func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 	}
 	b.ReportMetric(float64(m.HeapAlloc)/float64(size), "heap/wire")
+}
+
+// BenchmarkGet reads one pod of any version at a time.
+func BenchmarkGet(b *testing.B) {
+	manyPods(b)
+	p := newProxy(b, nil)
+	p.warm("/api/v1/pods", cachetest.Protobuf)
+	for who, d := range map[string]*cachetest.Door{"direct": direct(b), "cache": p.Door} {
+		b.Run(who, func(b *testing.B) {
+			_, server := cpu(b)
+			for b.Loop() {
+				drain(b, d, "/api/v1/namespaces/bench/pods/web-00042?resourceVersion=0", cachetest.Protobuf, false)
+			}
+			_, end := cpu(b)
+			b.ReportMetric(float64((end-server).Microseconds())/float64(b.N), "apiserver-cpu-µs/op")
+		})
+	}
+}
+
+// BenchmarkWatchList loads an informer's state, as client-go's do at their start.
+func BenchmarkWatchList(b *testing.B) {
+	manyPods(b)
+	p := newProxy(b, nil)
+	p.warm("/api/v1/pods", cachetest.Protobuf)
+	const path = "/api/v1/pods?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+	for who, d := range map[string]*cachetest.Door{"direct": direct(b), "cache": p.Door} {
+		b.Run(who, func(b *testing.B) {
+			_, server := cpu(b)
+			for b.Loop() {
+				w := d.Watch(path, cachetest.Protobuf)
+				for range benchPods {
+					w.Frame()
+				}
+				if end := w.Frame(); !bytes.Contains(end, []byte("initial-events-end")) {
+					b.Fatalf("%.200q", end)
+				}
+				w.Close()
+			}
+			_, end := cpu(b)
+			b.ReportMetric(float64((end-server).Milliseconds())/float64(b.N), "apiserver-cpu-ms/op")
+		})
+	}
 }
