@@ -26,6 +26,13 @@ func FindCgroup() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find cgroup2: %w", err)
 	}
+	whole, err := isRoot(root)
+	if err != nil {
+		return "", fmt.Errorf("find cgroup2: %w", err)
+	}
+	if !whole {
+		return "", fmt.Errorf("find cgroup2: %w: %s is only this process's part of one: run it in the host's cgroup namespace, or name a directory", ErrNoCgroup, root)
+	}
 	return root, nil
 }
 
@@ -80,10 +87,10 @@ func checkCgroup(dir string) error {
 	return nil
 }
 
-// InWholeHierarchy says whether a cgroup2 hierarchy is seen from its root. In a
-// cgroup namespace, what looks like the root is only the container's cgroup, and
-// programs attached there steer nobody else.
-func InWholeHierarchy(dir string) (bool, error) {
+// isRoot says whether a cgroup is the hierarchy's root. In a cgroup namespace,
+// what is mounted as the root is only the container's cgroup, and programs
+// attached there would steer nobody else.
+func isRoot(dir string) (bool, error) {
 	// Only the root has no such file (cgroup-v2.rst, "Core Interface Files").
 	_, err := os.Stat(dir + "/cgroup.type")
 	if errors.Is(err, os.ErrNotExist) {

@@ -24,9 +24,9 @@ const inspectTimeout = 10 * time.Second
 func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect",
-		Short: "Look into a running proxy",
+		Short: "Look into a running proxy, or into the kernel",
 	}
-	cmd.AddCommand(newInspectStreamsCommand())
+	cmd.AddCommand(newInspectStreamsCommand(), newInspectRedirectCommand())
 	return cmd
 }
 

@@ -30,6 +30,6 @@ and a proxy in front of it.`,
 		SilenceErrors: true,
 		Version:       version(),
 	}
-	root.AddCommand(newProxyCommand(), newDevCommand(), newInspectCommand())
+	root.AddCommand(newProxyCommand(), newRedirectCommand(), newDevCommand(), newInspectCommand())
 	return root
 }

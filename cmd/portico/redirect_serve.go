@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portico-proxy/portico/core/redirect"
+)
+
+// serveOperators serves health and metrics until ctx ends.
+func serveOperators(ctx context.Context, o *redirectOptions, a *agent) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), newAgentMetrics(a))
+	metrics := http.NewServeMux()
+	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	health := http.NewServeMux()
+	health.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	health.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !a.ready.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, "not steering yet")
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveAt(ctx, o.metricsAddress, metrics) })
+	g.Go(func() error { return serveAt(ctx, o.healthAddress, health) })
+	return g.Wait()
+}
+
+func serveAt(ctx context.Context, address string, h http.Handler) error {
+	if address == "0" {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve operators: %w", err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve operators: %w", err)
+	}
+	return nil
+}
+
+// agentMetrics are few, whatever the size of the cluster: what single
+// destinations come to, portico inspect redirect tells.
+type agentMetrics struct {
+	agent               *agent
+	frontends, backends *prometheus.Desc
+}
+
+func newAgentMetrics(a *agent) *agentMetrics {
+	return &agentMetrics{
+		agent:     a,
+		frontends: prometheus.NewDesc("portico_redirect_frontends", "Destinations in the kernel's table.", nil, nil),
+		backends:  prometheus.NewDesc("portico_redirect_policy_backends", "Backends that a policy has on this node.", []string{"kind", "policy"}, nil),
+	}
+}
+
+// Describe tells the registry what there is.
+func (m *agentMetrics) Describe(c chan<- *prometheus.Desc) { c <- m.frontends; c <- m.backends }
+
+// Collect takes the figures from the last decision.
+func (m *agentMetrics) Collect(c chan<- prometheus.Metric) {
+	d := m.agent.decision.Load()
+	if d == nil {
+		d = &redirect.Decision{}
+	}
+	c <- prometheus.MustNewConstMetric(m.frontends, prometheus.GaugeValue, float64(len(d.Table)))
+	for _, p := range d.Policies {
+		c <- prometheus.MustNewConstMetric(m.backends, prometheus.GaugeValue, float64(p.Backends), p.Kind, p.Policy.GetName())
+	}
+}
+
+var _ prometheus.Collector = (*agentMetrics)(nil)

@@ -1,0 +1,306 @@
+//go:build linux
+
+package redirect_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+)
+
+const (
+	manifests = "../../../crds/manifests/balancing.elf.io_"
+	talk      = "../../../crds/balancing/v1beta1/testdata/talk.yaml"
+	proxyIP   = "10.244.1.5"
+	apiIP     = "192.0.2.1" // where the kubernetes Service's EndpointSlice points to
+)
+
+// A cluster is a real API server, and a lab that is its node n1.
+type cluster struct {
+	*lab
+	cp         *controlplane.ControlPlane
+	client     kubernetes.Interface
+	kubeconfig string // by which the node reaches the API server
+	token      string
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{lab: newLab(t)}
+	c.cp = controlplane.New(t, controlplane.Options{Users: []controlplane.User{{Name: "anna", Groups: []string{"system:masters"}, Token: "annas-token"}}})
+	c.client, c.token = kubernetes.NewForConfigOrDie(c.cp.Config()), "annas-token"
+	server, err := url.Parse(c.cp.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.addAddress(t, 0, apiIP)
+	c.relay(t, apiIP+":"+server.Port(), server.Host)
+	c.addAddress(t, 1, proxyIP)
+	c.writeKubeconfig(t, "https://"+apiIP+":"+server.Port())
+
+	c.kubectl(t, "apply", "-f", manifests+"localredirectpolicies.yaml", "-f", manifests+"balancingpolicies.yaml")
+	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/localredirectpolicies.balancing.elf.io", "crd/balancingpolicies.balancing.elf.io")
+	_, err = c.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.client.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// writeKubeconfig is the administrator's, with another address of the server.
+func (c *cluster) writeKubeconfig(t *testing.T, server string) {
+	t.Helper()
+	text, err := os.ReadFile(c.cp.KubeconfigPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(c.kubeconfig, []byte(strings.ReplaceAll(string(text), c.cp.URL(), server)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := c.cp.Kubectl(t.Context(), c.cp.KubeconfigPath(), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// pod makes a ready Pod of node n1, and the cgroups that a kubelet would make for
+// it; it returns the container's.
+func (c *cluster) pod(t *testing.T, name, ip string, labels map[string]string) string {
+	t.Helper()
+	pods := c.client.CoreV1().Pods("default")
+	pod, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+		Spec: corev1.PodSpec{
+			NodeName: "n1", AutomountServiceAccountToken: new(false),
+			Containers: []corev1.Container{{Name: "main", Image: "example.org/web"}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod.Status = corev1.PodStatus{
+		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	}
+	if _, err := pods.UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return c.mkCgroup(t, filepath.Base(c.mkCgroup(t, "pod"+string(pod.UID)))+"/main")
+}
+
+func (c *cluster) setReady(t *testing.T, name string, ready corev1.ConditionStatus) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":%q}]}}`, ready)
+	_, err := c.client.CoreV1().Pods("default").Patch(t.Context(), name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// proxy starts the real proxy as the process of a pod. Its own way to the API
+// server is the Service's address, as that of every pod.
+func (c *cluster) proxy(t *testing.T, cgroup string) *process {
+	t.Helper()
+	cert, key, err := c.cp.ServerCert("portico", "10.96.0.1", proxyIP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"tls.crt": cert, "tls.key": key} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c.spawn(t, cgroup, nil, c.binary, "proxy", "--kubeconfig="+c.kubeconfig, "--server=10.96.0.1:443",
+		"--bind-address="+proxyIP, "--secure-port=443", "--tls-cert-file="+dir+"/tls.crt", "--tls-private-key-file="+dir+"/tls.key",
+		"--metrics-bind-address=0", "--health-probe-bind-address=0", "--v=0")
+}
+
+// A workload dials the kubernetes Service and verifies the certificate. The
+// policy is the talk's, as it stands; the proxy behind it is the real one, and
+// reaches the API server by the same address.
+func TestTheCircle(t *testing.T) {
+	c := newCluster(t)
+	whole := t // what a step starts is there for the next one
+	args := []string{"--kubeconfig=" + c.kubeconfig, "--resolve-services"}
+	agent := c.agent(t, args...)
+	client := c.play(t, c.mkCgroup(t, "client"), "get", "https://10.96.0.1:443/api/v1/namespaces/default", c.cp.CAFile(), c.token)
+	client.until(t, "API server") // the Service is resolved
+
+	container := c.pod(t, "proxy", proxyIP, map[string]string{"app": "proxy-redirect"})
+	backend := c.proxy(t, container)
+	c.kubectl(t, "apply", "-f", talk)
+	t.Logf("redirected after %v", client.until(t, "proxy"))
+
+	t.Run("status", func(t *testing.T) {
+		c.kubectl(t, "wait", "lr/test", "--for=condition=Active", "--timeout=60s")
+		c.kubectl(t, "wait", "lr/test", "--for=jsonpath={.status.activeBackends}=1", "--timeout=60s")
+		c.kubectl(t, "wait", "bl/test-service-podendpoint", "--for=condition=Accepted=false", "--timeout=60s") // there is no such Service
+	})
+	t.Run("explained", func(t *testing.T) {
+		out := c.portico(t, "inspect", "redirect", "10.96.0.1:443", "--pin-path="+c.pins)
+		if !strings.Contains(out, "now: "+proxyIP+":443, because of LocalRedirectPolicy test") || !strings.Contains(out, "because of Service default/kubernetes:https") {
+			t.Errorf("the explanation is:\n%s", out)
+		}
+	})
+	t.Run("dry-run", func(t *testing.T) {
+		out := c.portico(t, "redirect", "--dry-run", "--kubeconfig="+c.kubeconfig, "--node-name=n1", "--cgroup="+c.cgroup)
+		if !strings.Contains(out, "LocalRedirectPolicy test: Redirecting") {
+			t.Errorf("it would do:\n%s", out)
+		}
+	})
+	t.Run("proxy-killed", func(t *testing.T) {
+		backend.kill(t)
+		t.Logf("fell back after %v", client.until(t, "API server"))
+		backend = c.proxy(whole, container)
+		t.Logf("came back after %v", client.until(t, "proxy"))
+	})
+	t.Run("proxy-not-ready", func(t *testing.T) {
+		c.setReady(t, "proxy", corev1.ConditionFalse)
+		client.until(t, "API server")
+		c.setReady(t, "proxy", corev1.ConditionTrue)
+		client.until(t, "proxy")
+	})
+	t.Run("agent-killed", func(t *testing.T) {
+		agent.kill(t)
+		t.Logf("fell back after %v", client.until(t, "API server"))
+		agent = c.agent(whole, args...)
+		t.Logf("came back after %v", client.until(t, "proxy"))
+	})
+	t.Run("API-server-frozen", func(t *testing.T) {
+		if err := c.cp.Freeze(controlplane.APIServer); err != nil {
+			t.Fatal(err)
+		}
+		out := c.portico(t, "inspect", "redirect", "10.96.0.1:443", "--pin-path="+c.pins)
+		if err := c.cp.Thaw(controlplane.APIServer); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out, "now: "+proxyIP) {
+			t.Errorf("the redirect depends on the API server:\n%s", out)
+		}
+	})
+	t.Run("both-killed", func(t *testing.T) {
+		agent.kill(t)
+		backend.kill(t)
+		t.Logf("fell back after %v", client.until(t, "API server"))
+		backend = c.proxy(whole, container)
+		agent = c.agent(whole, args...)
+		t.Logf("came back after %v", client.until(t, "proxy"))
+	})
+	t.Run("policy-deleted-and-made-again", func(t *testing.T) {
+		c.kubectl(t, "delete", "lr", "test")
+		client.until(t, "API server")
+		c.kubectl(t, "apply", "-f", talk)
+		client.until(t, "proxy")
+	})
+	t.Run("node-label-flips", func(t *testing.T) {
+		c.kubectl(t, "patch", "lr", "test", "--type=merge", "-p", `{"spec":{"config":{"nodeLabelSelector":{"matchLabels":{"region":"balancing"}}}}}`)
+		client.until(t, "API server")
+		c.kubectl(t, "label", "node", "n1", "region=balancing")
+		client.until(t, "proxy")
+		c.kubectl(t, "label", "node", "n1", "region-")
+		client.until(t, "API server")
+	})
+}
+
+// The talk's second policy, and upgrades under load.
+func TestUpgradesDropNothing(t *testing.T) {
+	c := newCluster(t)
+	c.kubectl(t, "label", "node", "n1", "region=balancing")
+	c.addAddress(t, 2, "10.244.1.6")
+	c.play(t, c.pod(t, "http-redirect", "10.244.1.6", map[string]string{"app": "http-redirect"}), "name", "10.244.1.6:80", "policy")
+	c.addAddress(t, 3, "10.244.2.6")
+	c.play(t, c.mkCgroup(t, "elsewhere"), "name", "10.244.2.6:80", "service")
+	address := c.service(t, "http-server", 8080, "10.244.2.6", 80)
+	args := []string{"--kubeconfig=" + c.kubeconfig, "--resolve-services"}
+	agent := c.agent(t, args...)
+	client := c.play(t, c.mkCgroup(t, "client"), "ask", address)
+	client.until(t, "service")
+	c.kubectl(t, "apply", "-f", talk)
+	client.until(t, "policy")
+
+	load := c.play(t, c.mkCgroup(t, "load"), "load", address)
+	if !load.out.Scan() {
+		t.Fatal("the load did not start")
+	}
+	for range 3 {
+		next := c.agent(t, args...) // waits for its turn
+		agent.signal(t, syscall.SIGTERM)
+		agent = next
+		c.untilSteering(t, next)
+	}
+	if err := load.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !load.out.Scan() {
+		t.Fatal("the load did not end well")
+	}
+	t.Log(load.out.Text())
+	if strings.Contains(load.out.Text(), " ") || !strings.HasPrefix(load.out.Text(), "policy=") {
+		t.Errorf("answers during upgrades: %s; want the policy's only", load.out.Text())
+	}
+}
+
+// untilSteering waits until an agent renews the lease: it is longer than a
+// lease's, by the handover, until then.
+func (c *cluster) untilSteering(t *testing.T, agent *process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		out := c.portico(t, "inspect", "redirect", "--pin-path="+c.pins)
+		_, lease, _ := strings.Cut(out, "lease: ")
+		lease, _, _ = strings.Cut(lease, " ")
+		if d, err := time.ParseDuration(lease); err == nil && d <= time.Second {
+			return
+		}
+		agent.pause(t)
+	}
+	t.Fatal("the agent does not begin to steer")
+}
+
+// service makes a Service with one endpoint and returns its address.
+func (c *cluster) service(t *testing.T, name string, port int32, ip string, target int32) string {
+	t.Helper()
+	s, err := c.client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: port}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.client.DiscoveryV1().EndpointSlices("default").Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(target)}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{ip}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s:%d", s.Spec.ClusterIP, port)
+}
