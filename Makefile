@@ -60,7 +60,7 @@ generate: ## write anew what is generated (the kernel programs only if clang is 
 	$(if $(shell command -v clang 2>/dev/null),$(GO) generate ./bpf/...)
 
 bench: ## measure requests sent directly and through the proxy, side by side
-	$(GO) test ./test/bench -run '^$$' -bench . -timeout 60m
+	$(GO) test ./test/bench -run '^$$' -bench . -benchtime 5x -timeout 60m
 
 clean: ## remove what was built here, but not the machine's cache of the control plane
 	rm -rf bin
