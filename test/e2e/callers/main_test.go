@@ -96,7 +96,7 @@ func populate(ctx context.Context) error {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}
 	err := world.AddNamespace(ctx, shop)
-	for _, make := range []func() error{
+	for _, step := range []func() error{
 		func() error { _, err := c.CoreV1().Pods(shop).Create(ctx, pod, metav1.CreateOptions{}); return err },
 		func() error {
 			_, err := c.CoreV1().ServiceAccounts(shop).Create(ctx, account, metav1.CreateOptions{})
@@ -115,7 +115,7 @@ func populate(ctx context.Context) error {
 		},
 	} {
 		if err == nil {
-			err = make()
+			err = step()
 		}
 	}
 	if err != nil {

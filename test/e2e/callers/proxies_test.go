@@ -38,7 +38,7 @@ func everyWay(t *testing.T, flags []string, test func(t *testing.T, p wire.Serve
 }
 
 // start runs a proxy under an identity. At its end, what it has said about
-// itself is searched for what is nobody's business.
+// itself is searched for panics and for what is nobody's business.
 func start(t *testing.T, identity controlplane.Credential, flags ...string) wire.Server {
 	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
@@ -50,6 +50,9 @@ func start(t *testing.T, identity controlplane.Credential, flags ...string) wire
 		onlyOwnBusiness(t)
 		metrics := fetch(t, p.Metrics)
 		p.Stop()
+		if strings.Contains(p.Log(), "panic") {
+			t.Error("the proxy panicked")
+		}
 		for name, secret := range secrets() {
 			for place, text := range map[string]string{"log": p.Log(), "metrics": metrics} {
 				if strings.Contains(text, secret) {
