@@ -111,7 +111,11 @@ func (s *streams) drop(gvr schema.GroupVersionResource) {
 
 // isCurrent reports whether nothing newer than d is known. The caller holds s.mu.
 func (s *streams) isCurrent(name string, d *definition) bool {
-	crd := s.definitions.State().Now().Get(name)
+	st := s.definitions.State()
+	if st == nil || s.definitions.Err() != nil {
+		return false // changes would be missed
+	}
+	crd := st.Now().Get(name)
 	// The collection may lie behind what has just been read.
 	return crd == nil || crd.ResourceVersion <= d.resourceVersion() || d.equal(crd)
 }
