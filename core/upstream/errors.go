@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -34,7 +35,9 @@ func unreachable(r *http.Request, cause error, sent bool) error {
 		Message: "the API server cannot be reached from this proxy; nothing was changed",
 		Details: &metav1.StatusDetails{RetryAfterSeconds: retrySeconds},
 	}
-	if sent && !isSafe(r.Method) {
+	// The transport sends again only what the API server has not looked at.
+	untouched := errors.Is(cause, errBodyTooLong)
+	if sent && !untouched && !isSafe(r.Method) {
 		status.Message = "the connection to the API server broke before it answered; the change may or may not have been made"
 		status.Details = nil
 	}

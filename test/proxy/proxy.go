@@ -4,6 +4,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,7 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -30,6 +31,9 @@ type Options struct {
 	Flags []string
 	// Env are further environment variables ("NAME=value").
 	Env []string
+	// Unready lets New and Start return before the proxy is ready, once it
+	// says so: its API server may not be there.
+	Unready bool
 }
 
 // A Proxy is a running proxy.
@@ -39,10 +43,11 @@ type Proxy struct {
 	Metrics   string // URL of /metrics
 	CA        []byte // PEM of what vouches for the proxy
 
-	tb   testing.TB
-	args []string
-	env  []string
-	log  *output
+	tb      testing.TB
+	args    []string
+	env     []string
+	unready bool
+	log     *output
 
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -63,8 +68,8 @@ func New(tb testing.TB, o Options) *Proxy {
 		tb: tb, URL: "https://" + api, HealthURL: "http://" + health, Metrics: "http://" + metrics + "/metrics",
 		args: append([]string{"proxy", "--kubeconfig=" + o.Kubeconfig, "--bind-address=127.0.0.1", "--secure-port=" + port,
 			"--cert-dir=" + dir, "--health-probe-bind-address=" + health, "--metrics-bind-address=" + metrics}, o.Flags...),
-		env: append(os.Environ(), o.Env...),
-		log: &output{},
+		env:     append(os.Environ(), o.Env...),
+		unready: o.Unready, log: &output{},
 	}
 	tb.Cleanup(func() {
 		p.Stop()
@@ -86,27 +91,16 @@ func (p *Proxy) Start() {
 	p.cmd = exec.Command(Binary(p.tb), p.args...)
 	p.cmd.Env = p.env
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = attributes()
-	p.exited = make(chan struct{})
-	started := make(chan error)
-	go p.own(p.cmd, started, p.exited)
-	if err := <-started; err != nil {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
 		p.tb.Fatalf("start the proxy: %v", err)
 	}
-	p.awaitReady()
-}
-
-// own starts cmd and waits for it. The thread that starts a process is the one
-// whose death ends it, so it is kept.
-func (p *Proxy) own(cmd *exec.Cmd, started chan<- error, exited chan<- struct{}) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(exited)
-	err := cmd.Start()
-	started <- err
-	if err == nil {
+	p.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
 		p.err = cmd.Wait()
-	}
+		close(exited)
+	}(p.cmd, p.exited)
+	p.awaitReady()
 }
 
 func (p *Proxy) awaitReady() {
@@ -115,7 +109,7 @@ func (p *Proxy) awaitReady() {
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for !p.Ready() {
+	for !p.Ready() && !(p.unready && p.answers()) {
 		select {
 		case <-p.exited:
 			p.tb.Fatalf("the proxy ended while starting: %v\n%s", p.err, p.Log())
@@ -134,6 +128,15 @@ func (p *Proxy) Ready() bool {
 	}
 	defer res.Body.Close()
 	return res.StatusCode == http.StatusOK
+}
+
+// answers reports whether the API's port does, with whatever.
+func (p *Proxy) answers() bool {
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(p.URL, "https://"), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // Config returns a client configuration for the proxy. The caller owns it.
@@ -167,6 +170,12 @@ func (p *Proxy) Signal(s syscall.Signal) {
 
 // Exited is closed when the process has ended.
 func (p *Proxy) Exited() <-chan struct{} { return p.exited }
+
+// Err is what the process ended with, once it has; nil means exit code 0.
+func (p *Proxy) Err() error {
+	<-p.exited
+	return p.err
+}
 
 // Stop ends the proxy as an operator does, and by force if it drains for long.
 func (p *Proxy) Stop() {
