@@ -74,110 +74,118 @@ func tokenCallers() map[string]claims {
 	}
 }
 
-func TestCallersGetWhatTheyWouldDirectly(t *testing.T) {
-	for how, flags := range map[string][]string{"plain": nil, "by-certificate": byCertificate()} {
-		t.Run(how, func(t *testing.T) {
-			everyWay(t, flags, func(t *testing.T, p wire.Server) {
-				for name, caller := range tokenCallers() {
-					t.Run(name, func(t *testing.T) {
-						for _, over := range []protocol{http1, http2} {
-							for _, r := range []wire.Request{whoAmI, pods, secret} {
-								r = caller.on(r)
-								same(t, r, send(t, direct(), r, over), send(t, p, r, over))
-							}
-						}
-					})
-				}
-			})
-		})
+func callersGetWhatTheyWouldDirectly(t *testing.T, p wire.Server, _ way) {
+	for name, caller := range tokenCallers() {
+		t.Run(name, func(t *testing.T) { sameForAll(t, caller, direct(), p) })
 	}
 }
 
-// Without it, the tests above would say nothing about memory.
-func TestMemoryAnswersThoseItKnows(t *testing.T) {
-	p := start(t, cert(t, self, "system:masters"), append(byCertificate(), "--watch-cache")...)
-	warm(t, p)
+// sameForAll sends all requests by a caller to both.
+func sameForAll(t *testing.T, caller claims, direct, proxied wire.Server) {
+	t.Helper()
+	for _, over := range []protocol{http1, http2} {
+		for _, r := range []wire.Request{whoAmI, pods, secret} {
+			r = caller.on(r)
+			same(t, r, send(t, direct, r, over), send(t, proxied, r, over))
+		}
+	}
+}
+
+// Without it, the other checks would say nothing about memory.
+func memoryAnswersThoseItKnows(t *testing.T, p wire.Server, w way) {
 	for name, caller := range map[string]struct {
 		claims claims
 		cred   controlplane.Credential
-		want   string
+		known  bool
 	}{
-		"jane":                {claims: bearer(world.Token("jane").Token), want: "cache"},
-		"robot":               {claims: bearer(robot.Token), want: "cache"},
-		"jane-by-certificate": {cred: cert(t, "jane"), want: "cache"},
-		"joe":                 {claims: bearer(world.Token("joe").Token), want: "upstream"},
-		"nobody":              {want: "upstream"},
+		"jane":                {claims: bearer(world.Token("jane").Token), known: true},
+		"robot":               {claims: bearer(robot.Token), known: true},
+		"jane-by-certificate": {cred: cert(t, "jane"), known: w.certified},
+		"joe":                 {claims: bearer(world.Token("joe").Token)},
+		"nobody":              {},
 	} {
-		if got := servedBy(send(t, p.As(caller.cred), caller.claims.on(pods), http1)); got != caller.want {
+		got := servedBy(send(t, p.As(caller.cred), caller.claims.on(pods), http1))
+		if (got == "cache") != (caller.known && w.memory) {
 			t.Errorf("%s is served by %s", name, got)
 		}
 	}
 }
 
-func TestWebSocketTokenOpensAWatch(t *testing.T) {
-	everyWay(t, nil, func(t *testing.T, p wire.Server) {
-		watch := wire.Request{Target: "/api/v1/namespaces/" + shop + "/pods?watch=1&timeoutSeconds=1"}
-		for name, caller := range map[string]struct {
-			claims claims
-			want   int
-		}{
-			"jane":  {subprotocol(world.Token("jane").Token), http.StatusSwitchingProtocols},
-			"joe":   {subprotocol(world.Token("joe").Token), http.StatusForbidden},
-			"wrong": {subprotocol(wrong), http.StatusUnauthorized},
-		} {
-			t.Run(name, func(t *testing.T) {
-				r := upgrade(caller.claims).on(watch)
-				want, got := send(t, direct(), r, http1), send(t, p, r, http1)
-				if want.Code != caller.want {
-					t.Fatalf("directly: %s", want)
-				}
-				same(t, r, want, got)
-			})
-		}
-	})
+func webSocketTokenOpensAWatch(t *testing.T, p wire.Server, _ way) {
+	watch := wire.Request{Target: "/api/v1/namespaces/" + shop + "/pods?watch=1&timeoutSeconds=1"}
+	for name, caller := range map[string]struct {
+		claims claims
+		want   int
+	}{
+		"jane":  {subprotocol(world.Token("jane").Token), http.StatusSwitchingProtocols},
+		"joe":   {subprotocol(world.Token("joe").Token), http.StatusForbidden},
+		"wrong": {subprotocol(wrong), http.StatusUnauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := upgrade(caller.claims).on(watch)
+			want, got := send(t, direct(), r, http1), send(t, p, r, http1)
+			if want.Code != caller.want {
+				t.Fatalf("directly: %s", want)
+			}
+			same(t, r, want, got)
+		})
+	}
 }
 
-func TestCertificatesAreRefusedUnlessAsked(t *testing.T) {
-	everyWay(t, nil, func(t *testing.T, p wire.Server) {
-		for _, over := range []protocol{http1, http2} {
-			for _, r := range []wire.Request{whoAmI, pods, secret} {
-				for _, cred := range []controlplane.Credential{cert(t, "jane", "devs"), world.Admin(), stranger(t)} {
-					res := send(t, p.As(cred), r, over)
+func certificatesPassOnlyByImpersonation(t *testing.T, p wire.Server, w way) {
+	jane := cert(t, "jane", "devs")
+	for name, caller := range map[string]struct {
+		cred   controlplane.Credential
+		claims claims
+	}{
+		"jane":         {cred: cert(t, "jane", "devs", "ops")},
+		"joe":          {cred: cert(t, "joe")},
+		"master":       {cred: cert(t, "mary", "system:masters")},
+		"odd-names":    {cred: cert(t, "żółw:100% & <x>", "grüppe", "a/b c")},
+		"unknown":      {cred: stranger(t)},
+		"with-basic":   {jane, claims{{Name: "Authorization", Value: "Basic amFuZTpqYW5l"}}},
+		"empty-bearer": {jane, claims{{Name: "Authorization", Value: "Bearer"}}},
+		"remote-user":  {jane, claims{{Name: "X-Remote-User", Value: "admin"}, {Name: "X-Remote-Group", Value: "system:masters"}}},
+		"subprotocol":  {jane, subprotocol("unused")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if w.certified {
+				sameForAll(t, caller.claims, direct().As(caller.cred), p.As(caller.cred))
+				return
+			}
+			for _, over := range []protocol{http1, http2} {
+				for _, r := range []wire.Request{whoAmI, pods, secret} {
+					res := send(t, p.As(caller.cred), caller.claims.on(r), over)
 					if res.Code != http.StatusUnauthorized || !strings.Contains(string(res.Body), "--impersonate-x509") {
 						t.Errorf("got %s", res)
 					}
 				}
 			}
-		}
-	})
+		})
+	}
 }
 
-func TestCertificatesPassByImpersonation(t *testing.T) {
-	everyWay(t, byCertificate(), func(t *testing.T, p wire.Server) {
-		for name, caller := range map[string]struct {
-			cred   controlplane.Credential
-			claims claims
-		}{
-			"jane":         {cred: cert(t, "jane", "devs", "ops")},
-			"joe":          {cred: cert(t, "joe")},
-			"master":       {cred: cert(t, "mary", "system:masters")},
-			"odd-names":    {cred: cert(t, "żółw:100% & <x>", "grüppe", "a/b c")},
-			"unknown":      {cred: stranger(t)},
-			"with-basic":   {cert(t, "jane", "devs"), claims{{Name: "Authorization", Value: "Basic amFuZTpqYW5l"}}},
-			"empty-bearer": {cert(t, "jane", "devs"), claims{{Name: "Authorization", Value: "Bearer"}}},
-			"remote-user":  {cert(t, "jane", "devs"), claims{{Name: "X-Remote-User", Value: "admin"}, {Name: "X-Remote-Group", Value: "system:masters"}}},
-			"subprotocol":  {cert(t, "jane", "devs"), subprotocol("unused")},
-		} {
-			t.Run(name, func(t *testing.T) {
-				for _, over := range []protocol{http1, http2} {
-					for _, r := range []wire.Request{whoAmI, pods, secret} {
-						r = caller.claims.on(r)
-						same(t, r, send(t, direct().As(caller.cred), r, over), send(t, p.As(caller.cred), r, over))
-					}
-				}
-			})
+func tokenDecidesOverCertificate(t *testing.T, p wire.Server, _ way) {
+	for name, caller := range map[string]claims{
+		"joe": bearer(world.Token("joe").Token), "robot": bearer(robot.Token), "wrong": bearer(wrong),
+	} {
+		t.Run(name, func(t *testing.T) { sameForAll(t, caller, direct(), p.As(world.Admin())) })
+	}
+}
+
+func certifiedCallersCannotImpersonate(t *testing.T, p wire.Server, w way) {
+	code := http.StatusUnauthorized
+	if w.certified {
+		code = http.StatusForbidden
+	}
+	for _, name := range []string{"Impersonate-User", "impersonate-group", "Impersonate-Uid", "IMPERSONATE-EXTRA-scopes", "Impersonate-"} {
+		for _, over := range []protocol{http1, http2} {
+			res := send(t, p.As(world.Admin()), whoAmI.With(name, "system:masters"), over)
+			if res.Code != code || !strings.Contains(string(res.Body), "use a bearer token") {
+				t.Errorf("%s: got %s", name, res)
+			}
 		}
-	})
+	}
 }
 
 func TestCertifiedCallersWriteAsThemselves(t *testing.T) {
@@ -205,34 +213,6 @@ func TestCertifiedCallersWriteAsThemselves(t *testing.T) {
 	if written != 2 {
 		t.Errorf("%d writes by the proxy, want 2", written)
 	}
-}
-
-func TestTokenDecidesOverCertificate(t *testing.T) {
-	everyWay(t, byCertificate(), func(t *testing.T, p wire.Server) {
-		for _, over := range []protocol{http1, http2} {
-			for _, r := range []wire.Request{whoAmI, pods, secret} {
-				for name, caller := range map[string]claims{
-					"joe": bearer(world.Token("joe").Token), "robot": bearer(robot.Token), "wrong": bearer(wrong),
-				} {
-					r := caller.on(r)
-					t.Run(name, func(t *testing.T) { same(t, r, send(t, direct(), r, over), send(t, p.As(world.Admin()), r, over)) })
-				}
-			}
-		}
-	})
-}
-
-func TestCertifiedCallersCannotImpersonate(t *testing.T) {
-	everyWay(t, byCertificate(), func(t *testing.T, p wire.Server) {
-		for _, name := range []string{"Impersonate-User", "impersonate-group", "Impersonate-Uid", "IMPERSONATE-EXTRA-scopes", "Impersonate-"} {
-			for _, over := range []protocol{http1, http2} {
-				res := send(t, p.As(world.Admin()), whoAmI.With(name, "system:masters"), over)
-				if res.Code != http.StatusForbidden || !strings.Contains(string(res.Body), "use a bearer token") {
-					t.Errorf("%s: got %s", name, res)
-				}
-			}
-		}
-	})
 }
 
 func TestProxyThatMayNotImpersonateIsRefusedUpstream(t *testing.T) {

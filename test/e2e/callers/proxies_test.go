@@ -25,16 +25,45 @@ func byCertificate() []string {
 	return []string{"--client-ca-file=" + world.ClientCAFile(), "--impersonate-x509"}
 }
 
-// everyWay runs a test against a proxy that may do everything: once where the
-// API server answers, and once where memory answers what it can.
-func everyWay(t *testing.T, flags []string, test func(t *testing.T, p wire.Server)) {
-	t.Helper()
-	t.Run("upstream", func(t *testing.T) { test(t, start(t, cert(t, self, "system:masters"), flags...)) })
-	t.Run("memory", func(t *testing.T) {
-		p := start(t, cert(t, self, "system:masters"), append(flags, "--watch-cache")...)
-		warm(t, p)
-		test(t, p)
-	})
+// A way is how a proxy that may do everything is run.
+type way struct {
+	certified bool // callers with certificates pass by impersonation
+	memory    bool // memory answers what it can
+}
+
+// checks hold, or say what should, on every way.
+var checks = map[string]func(*testing.T, wire.Server, way){
+	"tokens":                     callersGetWhatTheyWouldDirectly,
+	"web-socket":                 webSocketTokenOpensAWatch,
+	"memory":                     memoryAnswersThoseItKnows,
+	"certificates":               certificatesPassOnlyByImpersonation,
+	"token-over-certificate":     tokenDecidesOverCertificate,
+	"impersonate-by-certificate": certifiedCallersCannotImpersonate,
+	"connection":                 connectionMayNotNameIdentity,
+	"front-proxy":                frontProxyIsNobodySpecial,
+}
+
+func TestEveryWay(t *testing.T) {
+	for name, w := range map[string]way{
+		"upstream": {}, "memory": {memory: true}, "certified": {certified: true}, "certified-memory": {certified: true, memory: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var flags []string
+			if w.certified {
+				flags = byCertificate()
+			}
+			if w.memory {
+				flags = append(flags, "--watch-cache")
+			}
+			p := start(t, cert(t, self, "system:masters"), flags...)
+			if w.memory {
+				warm(t, p)
+			}
+			for name, check := range checks {
+				t.Run(name, func(t *testing.T) { check(t, p, w) })
+			}
+		})
+	}
 }
 
 // start runs a proxy under an identity. At its end, what it has said about
