@@ -19,10 +19,15 @@ import (
 // list answers a LIST. The cases are those of kube-apiserver's watch cache
 // (k8s.io/apiserver/pkg/storage/cacher: delegator.go, watch_cache.go).
 func (a *answer) list() (bool, error) {
+	_, single := a.single(a.entry.Schema)
 	switch {
 	case a.token != "":
 		return a.listPage()
-	case a.match == metav1.ResourceVersionMatchExact, a.match == "" && a.limit > 0 && a.rv > 0:
+	case single && a.isLegacyExact():
+		// Of one object the API server answers the newest version there is: it
+		// takes resourceVersion for a minimum and does not ask its watch cache.
+		return false, nil
+	case a.match == metav1.ResourceVersionMatchExact, a.isLegacyExact():
 		return a.listExactly(a.rv, "")
 	case a.resourceVersion == "" && !a.session:
 		return a.listNewest()
@@ -106,7 +111,7 @@ func (a *answer) page(at stream.Snapshot, from string) *page {
 	}
 	last, left := "", int64(0)
 	all := a.selectsAll()
-	at.Ascend(a.namespace, from, func(o *wire.Object) bool {
+	at.Ascend(a.scope(a.entry.Schema), from, func(o *wire.Object) bool {
 		if limit > 0 && len(p.items) == limit {
 			left++
 			return all // how many are left is told only where nothing is selected
@@ -127,7 +132,10 @@ func (a *answer) page(at stream.Snapshot, from string) *page {
 }
 
 // continueAfter makes a token that any API server can continue by. Keys in it
-// are relative to what is listed (k8s.io/apiserver/pkg/storage/continue.go).
+// are relative to what is listed (k8s.io/apiserver/pkg/storage/continue.go):
+// to the path, also where a field selector names a namespace. There the API
+// server's own are relative to that namespace, though it reads them relative to
+// the path and so shows objects twice or not at all.
 func (a *answer) continueAfter(key string, rv uint64) string {
 	if a.namespace != "" {
 		key = strings.TrimPrefix(key, a.namespace+"/")

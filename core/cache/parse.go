@@ -251,12 +251,27 @@ func (q *question) selects(o *wire.Object) bool {
 // selectsAll reports whether q names no condition but the namespace.
 func (q *question) selectsAll() bool { return q.fields.Empty() && q.labels.Empty() }
 
+// isLegacyExact reports whether a list asks for exactly its resourceVersion in
+// the way that is older than resourceVersionMatch.
+func (q *question) isLegacyExact() bool { return q.match == "" && q.limit > 0 && q.rv > 0 }
+
+// scope returns the namespace of all that q can select, if that is one, as
+// apiserver's SelectionPredicate.MatchesSingleNamespace has it.
+func (q *question) scope(s *wire.Schema) string {
+	if q.namespace != "" || q.token != "" || !s.Namespaced {
+		return q.namespace
+	}
+	namespace, _ := q.fields.RequiresExactMatch("metadata.namespace")
+	return namespace
+}
+
 // single returns the key of the only object that q can select, as
 // apiserver's SelectionPredicate.MatchesSingle has it.
 func (q *question) single(s *wire.Schema) (string, bool) {
 	name, ok := q.fields.RequiresExactMatch("metadata.name")
-	if !ok || q.token != "" || (s.Namespaced && q.namespace == "") {
+	namespace := q.scope(s)
+	if !ok || q.token != "" || (s.Namespaced && namespace == "") {
 		return "", false
 	}
-	return wire.Key(q.namespace, name), true
+	return wire.Key(namespace, name), true
 }

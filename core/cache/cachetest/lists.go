@@ -44,11 +44,14 @@ func listsEqual(t *testing.T, d *Door, p *answerer) {
 				exact + "&fieldSelector=metadata.name%3Dweb-1",
 				exact + "&fieldSelector=metadata.name%3Dweb-1&limit=1",
 				exact + "&fieldSelector=metadata.namespace%3Dlists",
+				exact + "&fieldSelector=metadata.namespace%3Dlists&limit=4", // all there are
+				exact + "&fieldSelector=metadata.namespace%3Dlists,metadata.name%3Dweb-1&limit=1",
 				exact + "&fieldSelector=spec.nodeName%3D",
 				exact + "&fieldSelector=spec.nodeName%3Dn1",
 				exact + "&fieldSelector=spec.host%3D",
 				exact + "&fieldSelector=" + url.QueryEscape("status.phase=Pending,spec.restartPolicy!=Never"),
 				"resourceVersion=" + rv + "&limit=2", // the legacy way to say Exact
+				"resourceVersion=" + rv + "&limit=2&fieldSelector=metadata.name%3Dweb-1",
 				"resourceVersion=0&fieldSelector=spec.nodeName%3Dn1",
 				"resourceVersion=0",
 				"resourceVersion=0&limit=1",
