@@ -241,17 +241,27 @@ func (a *agent) write(d redirect.Decision) error {
 	return nil
 }
 
-// loop makes changes and renews the lease, both in one place: who cannot do the
-// one may not do the other.
+// stuckAfter is how long a change may take before the agent counts as dead.
+const stuckAfter = 5 * time.Second
+
+// loop makes changes and renews the lease. A change in a large cluster may take
+// longer than a lease, so that it is made beside; but who does not get done with
+// it may not go on renewing.
 func (a *agent) loop(ctx context.Context) error {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
-	var renewed, swept time.Time
-	failing := ""
+	var renewed, swept, began time.Time
+	failing, done := "", make(chan string, 1)
+	busy := false
 	for {
 		select {
 		case <-ctx.Done():
+			if busy {
+				<-done
+			}
 			return a.hand()
+		case failing = <-done:
+			busy = false
 		case now := <-ticker.C:
 			// From time to time without a reason: sets are swept, addresses of this
 			// machine and cgroups of pods come up without anybody saying so.
@@ -259,14 +269,16 @@ func (a *agent) loop(ctx context.Context) error {
 				swept = now
 				a.dirty.Store(true)
 			}
-			if a.dirty.Swap(false) {
-				failing = a.once(failing)
+			if !busy && a.dirty.Swap(false) {
+				busy, began = true, now
+				go func(failing string) { done <- a.once(failing) }(failing)
 			}
-			if now.Sub(renewed) >= a.options.leaseDuration/4 {
-				renewed = now
-				if err := a.steer.Renew(a.options.leaseDuration); err != nil {
-					return err
-				}
+			if now.Sub(renewed) < a.options.leaseDuration/4 || busy && now.Sub(began) > stuckAfter {
+				continue
+			}
+			renewed = now
+			if err := a.steer.Renew(a.options.leaseDuration); err != nil {
+				return err
 			}
 		}
 	}

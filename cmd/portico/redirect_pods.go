@@ -3,6 +3,7 @@ package main
 import (
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,14 +67,20 @@ func cgroupUID(pod *corev1.Pod) types.UID {
 	return pod.UID
 }
 
+// podUID is how the API server makes UIDs, or the kubelet those of static pods.
+var podUID = regexp.MustCompile(`^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$`)
+
 func podOf(name string) (types.UID, bool) {
 	name, isSlice := strings.CutSuffix(name, ".slice")
-	if i := strings.LastIndex(name, "pod"); i == 0 || isSlice && i > 0 && name[i-1] == '-' {
-		uid := name[i+len("pod"):]
-		if isSlice {
-			uid = strings.ReplaceAll(uid, "_", "-")
-		}
-		return types.UID(uid), uid != ""
+	before, uid, ok := strings.Cut(name, "pod")
+	for strings.Contains(uid, "pod") { // kubepods-...-pod<uid>
+		_, uid, _ = strings.Cut(uid, "pod")
 	}
-	return "", false
+	if isSlice {
+		uid = strings.ReplaceAll(uid, "_", "-")
+	}
+	if !ok || !isSlice && before != "" || !podUID.MatchString(uid) {
+		return "", false
+	}
+	return types.UID(uid), true
 }

@@ -78,15 +78,21 @@ func (d *decider) resolvePort(p servicePort, kind claim) {
 		if !slices.ContainsFunc(own[clusterIP], func(a netip.Addr) bool { return a.Is6() == six }) {
 			continue
 		}
-		layer := p.layer(six, kind)
 		if kind == nodePort {
-			d.addNodePort(p, six, layer)
+			if p.port.NodePort > 0 {
+				d.addNodePort(p, six, p.layer(six, kind))
+			}
 			continue
 		}
+		var layer *Layer
 		for _, a := range own[kind] {
-			if a.Is6() == six && !d.owners.yields(p.service, a, kind) {
-				d.addService(a, p.port.Port, protocol, Entry{Service: layer})
+			if a.Is6() != six || d.owners.yields(p.service, a, kind) {
+				continue
 			}
+			if layer == nil {
+				layer = p.layer(six, kind)
+			}
+			d.addService(a, p.port.Port, protocol, Entry{Service: layer})
 		}
 	}
 }
