@@ -18,9 +18,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/test/controlplane"
 	"github.com/portico-proxy/portico/test/proxy"
 )
@@ -281,5 +284,27 @@ func TestPolicyFilesSayWhatIsRemembered(t *testing.T) {
 	}
 	if a := s.get(t, "/api/v1/namespaces/"+home+"/configmaps"); a.code != http.StatusOK || a.servedBy == "upstream" {
 		t.Errorf("after a bad policy: %d, served by %s", a.code, a.servedBy)
+	}
+}
+
+// TestDocumentedPoliciesAreGood reads the policies that docs/memory.md shows.
+func TestDocumentedPoliciesAreGood(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/memory.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(page)
+	if shown == nil {
+		t.Fatal("the page shows no policy")
+	}
+	l := config.Loader{Dir: t.TempDir(), Scheme: runtime.NewScheme()}
+	if err := v1alpha1.AddToScheme(l.Scheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(l.Dir, "p.yaml"), shown[1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := l.Load(); err != nil || len(s.Objects) != 2 {
+		t.Errorf("got %v, %v", s, err)
 	}
 }
