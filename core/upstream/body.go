@@ -113,6 +113,6 @@ func (a *earlyAnswer) Close() error {
 		return a.ReadCloser.Close()
 	}
 	// The server closes the request's body once the handler has returned.
-	go a.ReadCloser.Close() //nolint:errcheck // the answer has been read
+	go a.ReadCloser.Close()
 	return nil
 }

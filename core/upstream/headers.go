@@ -7,6 +7,7 @@ import (
 	"net/textproto"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -33,6 +34,26 @@ func forward(p *httputil.ProxyRequest) {
 	}
 }
 
+// checkTarget refuses what does not name a path: neither side of the proxy
+// could say it in the other's protocol. Over HTTP/2, a URL where the path
+// belongs is malformed (RFC 9113 section 8.3.1).
+func checkTarget(r *http.Request) error {
+	if r.URL.Opaque != "" || r.ProtoMajor > 1 && r.URL.Scheme != "" {
+		return apierrors.NewBadRequest("the request target must be a path")
+	}
+	return nil
+}
+
+// sendable is host, or nothing where it is none: HTTP/2 lets a caller name
+// anything, and our side of the connection would refuse to repeat it. Nothing
+// stands for the API server's own.
+func sendable(host string) string {
+	if ascii, err := httpguts.PunycodeHostPort(host); err != nil || !httpguts.ValidHostHeader(ascii) {
+		return ""
+	}
+	return host
+}
+
 // dropCredentials leaves nothing in h that says who the caller is.
 func dropCredentials(h http.Header) {
 	for name := range h {
@@ -40,7 +61,20 @@ func dropCredentials(h http.Header) {
 			delete(h, name)
 		}
 	}
+	for i, value := range h["Sec-Websocket-Protocol"] {
+		var kept []string
+		for protocol := range strings.SplitSeq(value, ",") {
+			if !strings.HasPrefix(textproto.TrimString(protocol), tokenProtocol) {
+				kept = append(kept, protocol)
+			}
+		}
+		h["Sec-Websocket-Protocol"][i] = strings.Join(kept, ",")
+	}
 }
+
+// tokenProtocol marks the subprotocol in which browsers send tokens
+// (k8s.io/apiserver/pkg/authentication/request/websocket).
+const tokenProtocol = "base64url.bearer.authorization.k8s.io."
 
 // checkHeaders refuses a request that asks us to strip what identifies it: a
 // proxy that complies forwards the request under another identity

@@ -120,6 +120,9 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // ServeHTTP passes r on. Once it has begun to answer it can only succeed or
 // panic with http.ErrAbortHandler, which cuts the connection.
 func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	if err := checkTarget(r); err != nil {
+		return err
+	}
 	if err := checkHeaders(r); err != nil {
 		return err
 	}
@@ -165,7 +168,7 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 	}
 	// ReverseProxy drops parameters it cannot parse; judging them is upstream's.
 	out.URL.RawQuery = p.In.URL.RawQuery
-	out.Host = p.In.Host
+	out.Host = sendable(p.In.Host)
 	forward(p)
 	makeReplayable(out)
 }
@@ -201,7 +204,8 @@ func (u *Upstream) send(r *http.Request) (*http.Response, error) {
 }
 
 func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
-	if httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+	// HTTP/2 has no path in a CONNECT either (RFC 9113 section 8.5).
+	if r.Method == http.MethodConnect && r.URL.Path != "" || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		return l.upgrades.RoundTrip(r)
 	}
 	return l.requests.RoundTrip(r)

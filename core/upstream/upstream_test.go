@@ -125,11 +125,12 @@ func TestImpersonationReplacesWhatTheCallerSays(t *testing.T) {
 	r.Header.Set("Authorization", "Basic smuggled")
 	r.Header.Set("Impersonate-User", "root")
 	r.Header.Set("Impersonate-Extra-Scopes", "all")
+	r.Header.Set("Sec-Websocket-Protocol", "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.c211Z2dsZWQ")
 	caller := &user.DefaultInfo{Name: "jane", UID: "7", Groups: []string{"devs"}}
 	if err := u.ServeHTTP(httptest.NewRecorder(), r.WithContext(WithImpersonation(r.Context(), caller))); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"Authorization": "Bearer the-proxy", "Impersonate-User": "jane", "Impersonate-Uid": "7", "Impersonate-Group": "devs", "Impersonate-Extra-Scopes": ""} {
+	for name, want := range map[string]string{"Authorization": "Bearer the-proxy", "Impersonate-User": "jane", "Impersonate-Uid": "7", "Impersonate-Group": "devs", "Impersonate-Extra-Scopes": "", "Sec-Websocket-Protocol": "v4.channel.k8s.io"} {
 		if got.Get(name) != want {
 			t.Errorf("%s is %q, want %q", name, got.Get(name), want)
 		}
