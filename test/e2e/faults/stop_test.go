@@ -1,11 +1,16 @@
 package faults
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -80,4 +85,64 @@ func expectExit(t *testing.T, p *proxy.Proxy) {
 		var exit *exec.ExitError
 		t.Errorf("the proxy ended with %v (%v)", err, errors.As(err, &exit))
 	}
+}
+
+func TestStoppingProxyRefusesAndThenCuts(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	p := beforeOrigin(t, o, "--shutdown-timeout=3s")
+	c := newCaller(t, p.URL, p.CA, true)
+	// One connection that is open already, and idle.
+	c.get(t, "/livez")
+	silent := make(chan error, 1)
+	go func() {
+		_, err := newCaller(t, p.URL, p.CA, true).do(t.Context(), http.MethodGet, "/silent", "")
+		silent <- err
+	}()
+	<-o.begun
+	conn := dialUpgrade(t, p)
+	<-o.begun
+	p.Signal(syscall.SIGTERM)
+	eventually(t, "unready", func() bool { return !p.Ready() })
+	eventually(t, "new requests are refused", func() bool {
+		a, err := newCaller(t, p.URL, p.CA, true).do(t.Context(), http.MethodGet, "/livez", "")
+		return err != nil || a.isUnavailable()
+	})
+	if err := <-silent; err == nil {
+		t.Error("a request that was cut looks whole")
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Logf("the upgraded connection ended with %v", err)
+	}
+	expectExit(t, p)
+}
+
+// dialUpgrade opens a connection that is no longer HTTP, as exec does.
+func dialUpgrade(t *testing.T, p *proxy.Proxy) net.Conn {
+	t.Helper()
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", u.Host, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, "GET /upgrade HTTP/1.1\r\nHost: portico\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	res, err := http.ReadResponse(in, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %v, %v", res, err)
+	}
+	if _, err := io.WriteString(conn, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	echo := make([]byte, 4)
+	if _, err := io.ReadFull(in, echo); err != nil || string(echo) != "ping" {
+		t.Fatalf("got %q, %v", echo, err)
+	}
+	return conn
 }
