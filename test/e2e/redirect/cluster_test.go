@@ -34,7 +34,8 @@ type cluster struct {
 	*lab
 	cp         *controlplane.ControlPlane
 	client     kubernetes.Interface
-	kubeconfig string // by which the node reaches the API server
+	server     string // how the node reaches the API server
+	kubeconfig string // the administrator's, there
 	token      string
 }
 
@@ -50,7 +51,8 @@ func newCluster(t *testing.T) *cluster {
 	c.addAddress(t, 0, apiIP)
 	c.relay(t, apiIP+":"+server.Port(), server.Host)
 	c.addAddress(t, 1, proxyIP)
-	c.writeKubeconfig(t, "https://"+apiIP+":"+server.Port())
+	c.server = "https://" + apiIP + ":" + server.Port()
+	c.kubeconfig = c.kubeconfigOf(t, c.cp.Admin())
 
 	c.kubectl(t, "apply", "-f", manifests+"localredirectpolicies.yaml", "-f", manifests+"balancingpolicies.yaml")
 	c.kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/localredirectpolicies.balancing.elf.io", "crd/balancingpolicies.balancing.elf.io")
@@ -58,24 +60,34 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.client.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.serviceAccount(t, "default")
 	return c
 }
 
-// writeKubeconfig is the administrator's, with another address of the server.
-func (c *cluster) writeKubeconfig(t *testing.T, server string) {
+// serviceAccount makes the one without which a namespace takes no pods.
+func (c *cluster) serviceAccount(t *testing.T, namespace string) {
 	t.Helper()
-	text, err := os.ReadFile(c.cp.KubeconfigPath())
+	_, err := c.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(c.kubeconfig, []byte(strings.ReplaceAll(string(text), c.cp.URL(), server)), 0o600); err != nil {
+}
+
+// kubeconfigOf writes a kubeconfig of somebody on the node.
+func (c *cluster) kubeconfigOf(t *testing.T, who controlplane.Credential) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := c.cp.Kubeconfig(who).WriteFile(path); err != nil {
 		t.Fatal(err)
 	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(text), c.cp.URL(), c.server)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
@@ -89,9 +101,9 @@ func (c *cluster) kubectl(t *testing.T, args ...string) string {
 
 // pod makes a ready Pod of node n1, and the cgroups that a kubelet would make for
 // it; it returns the container's.
-func (c *cluster) pod(t *testing.T, name, ip string, labels map[string]string) string {
+func (c *cluster) pod(t *testing.T, namespace, name, ip string, labels map[string]string) string {
 	t.Helper()
-	pods := c.client.CoreV1().Pods("default")
+	pods := c.client.CoreV1().Pods(namespace)
 	pod, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
 		Spec: corev1.PodSpec{
@@ -151,7 +163,7 @@ func TestTheCircle(t *testing.T) {
 	client := c.play(t, c.mkCgroup(t, "client"), "get", "https://10.96.0.1:443/api/v1/namespaces/default", c.cp.CAFile(), c.token)
 	client.until(t, "API server") // the Service is resolved
 
-	container := c.pod(t, "proxy", proxyIP, map[string]string{"app": "proxy-redirect"})
+	container := c.pod(t, "default", "proxy", proxyIP, map[string]string{"app": "proxy-redirect"})
 	backend := c.proxy(t, container)
 	c.kubectl(t, "apply", "-f", talk)
 	t.Logf("redirected after %v", client.until(t, "proxy"))
@@ -227,12 +239,30 @@ func TestTheCircle(t *testing.T) {
 	})
 }
 
+// examples/redirect as it stands, and with no more rights than it gives.
+func TestTheExample(t *testing.T) {
+	c := newCluster(t)
+	c.kubectl(t, "apply", "-f", "../../../examples/redirect/agent.yaml", "-f", "../../../examples/redirect/policy.yaml")
+	c.serviceAccount(t, "portico")
+	who, err := c.cp.ServiceAccountToken(t.Context(), "portico", "portico-redirect", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.agent(t, "--resolve-services", "--kubeconfig="+c.kubeconfigOf(t, who))
+	// Only pods of the policy's namespace take part.
+	c.play(t, c.pod(t, "default", "stranger", apiIP, map[string]string{"app": "portico"}), "name", apiIP+":6443", "stranger")
+	c.play(t, c.pod(t, "portico", "portico", proxyIP, map[string]string{"app": "portico"}), "name", proxyIP+":6443", "proxy")
+	client := c.play(t, c.mkCgroup(t, "client"), "ask", "10.96.0.1:443")
+	client.until(t, "proxy")
+	c.kubectl(t, "wait", "lr/kubernetes-next-door", "--for=jsonpath={.status.activeBackends}=1", "--timeout=60s")
+}
+
 // The talk's second policy, and upgrades under load.
 func TestUpgradesDropNothing(t *testing.T) {
 	c := newCluster(t)
 	c.kubectl(t, "label", "node", "n1", "region=balancing")
 	c.addAddress(t, 2, "10.244.1.6")
-	c.play(t, c.pod(t, "http-redirect", "10.244.1.6", map[string]string{"app": "http-redirect"}), "name", "10.244.1.6:80", "policy")
+	c.play(t, c.pod(t, "default", "http-redirect", "10.244.1.6", map[string]string{"app": "http-redirect"}), "name", "10.244.1.6:80", "policy")
 	c.addAddress(t, 3, "10.244.2.6")
 	c.play(t, c.mkCgroup(t, "elsewhere"), "name", "10.244.2.6:80", "service")
 	address := c.service(t, "http-server", 8080, "10.244.2.6", 80)
