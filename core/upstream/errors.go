@@ -4,13 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // retrySeconds is what clients are told to wait while the API server is gone.
 const retrySeconds = 1
+
+// headerTooLarge is how our transport says, with an error it does not export,
+// that the API server would refuse a header that our server has accepted:
+// HTTP/2 counts it otherwise (RFC 9113 section 6.5.2).
+const headerTooLarge = "request header list larger than peer's advertised limit"
 
 // goneError is a 503 that keeps its cause for the log.
 type goneError struct {
@@ -27,6 +34,9 @@ func (e *goneError) Unwrap() error { return e.cause }
 func unreachable(r *http.Request, cause error, sent bool) error {
 	if err := r.Context().Err(); err != nil {
 		return err
+	}
+	if strings.Contains(cause.Error(), headerTooLarge) {
+		return apierrors.NewGenericServerResponse(http.StatusRequestHeaderFieldsTooLarge, r.Method, schema.GroupResource{}, "", headerTooLarge, 0, true)
 	}
 	status := metav1.Status{
 		Status:  metav1.StatusFailure,
