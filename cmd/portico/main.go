@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -12,7 +13,8 @@ import (
 func main() {
 	// The first signal drains, the second ends at once.
 	if err := newCommand().ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
-		fmt.Fprintln(os.Stderr, "portico:", err)
+		// One line, whatever a parser quotes.
+		fmt.Fprintln(os.Stderr, "portico:", strings.Join(strings.Fields(err.Error()), " "))
 		os.Exit(1)
 	}
 }

@@ -125,7 +125,11 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	p.ready = map[string]healthz.Checker{"policies": chain.Ready, "serving": p.server.Ready, "upstream": p.upstream.Ready}
-	return p, p.manage(cfg, o, p.policies(o, chain, deps))
+	follow, err := p.policies(o, chain, deps)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.manage(cfg, o, follow)
 }
 
 // deps are the parts that outlive any configuration.
@@ -197,14 +201,18 @@ func (p *proxy) endWatches() {
 	p.gate.EndWatches()
 }
 
-// policies compiles a chain for each state of the policy directory.
-func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps) manager.RunnableFunc {
-	scheme := runtime.NewScheme()
+// policies compiles a chain for each state of the policy directory. A bad one is
+// an error before anything has been started.
+func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps) (manager.RunnableFunc, error) {
+	loader := config.Loader{Dir: o.policyDir, Scheme: runtime.NewScheme()}
+	if err := v1alpha1.AddToScheme(loader.Scheme); err != nil {
+		return nil, fmt.Errorf("register policies: %w", err)
+	}
+	if _, err := loader.Load(); err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context) error {
-		if err := v1alpha1.AddToScheme(scheme); err != nil {
-			return fmt.Errorf("register policies: %w", err)
-		}
-		return config.Loader{Dir: o.policyDir, Scheme: scheme}.Follow(ctx, p.log, func(s *config.Snapshot) error {
+		return loader.Follow(ctx, p.log, func(s *config.Snapshot) error {
 			h, err := filters.Chain(s, deps)
 			if err != nil {
 				return err
@@ -216,7 +224,7 @@ func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.De
 			p.log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
 			return nil
 		})
-	}
+	}, nil
 }
 
 // manage puts the parts under one controller-runtime manager, which serves

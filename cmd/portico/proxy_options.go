@@ -129,6 +129,11 @@ func (o *proxyOptions) applyLogging() error {
 
 // restConfig is who the proxy is to which API server.
 func (o *proxyOptions) restConfig() (*rest.Config, error) {
+	for _, address := range o.servers {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, fmt.Errorf("--server=%s is not host:port: %w", address, err)
+		}
+	}
 	cfg, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: no --kubeconfig that works, and not in a cluster: %w", err)
