@@ -36,6 +36,7 @@ type mirror struct {
 type set struct {
 	id       uint32
 	key      string
+	addrs    []netip.AddrPort
 	backends []redirectBackend
 	members  bool
 	users    int
@@ -112,19 +113,20 @@ func (m *mirror) readSets(maps *redirectMaps) error {
 		s.backends[k.Index] = b
 	})
 	for _, s := range m.byID {
-		s.key = s.computeKey()
+		s.key = s.fill()
 		m.sets[s.key] = s
 	}
 	return err
 }
 
-func (s *set) computeKey() string {
-	addrs := make([]netip.AddrPort, len(s.backends))
+// fill computes what is not in the kernel, and returns the key.
+func (s *set) fill() string {
+	s.addrs = make([]netip.AddrPort, len(s.backends))
 	for i, b := range s.backends {
-		addrs[i] = b.Address.frontend().AddrPort
+		s.addrs[i] = b.Address.frontend().AddrPort
 	}
 	protocol := Protocol(s.backends[0].Address.Protocol)
-	return setKey(addrs, protocol, s.members)
+	return setKey(s.addrs, protocol, s.members)
 }
 
 func (m *mirror) readClasses(maps *redirectMaps) error {

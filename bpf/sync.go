@@ -76,16 +76,16 @@ func (s *syncer) run(t Table) error {
 // plan finds the rows that differ, and gives them what they refer to.
 func (s *syncer) plan(t Table) error {
 	for f, e := range t {
-		row, err := s.row(f, e)
+		before, known := s.mirror.rows[f]
+		key := addressOf(f.AddrPort, f.Protocol)
+		row, err := s.row(f, key.tag(), e, before)
 		if err != nil {
 			return err
 		}
-		before, known := s.mirror.rows[f]
 		row.Id = before.Id
 		if known && row == before {
 			continue
 		}
-		key := addressOf(f.AddrPort, f.Protocol)
 		if !known {
 			if row.Id, err = s.newRow(); err != nil {
 				return err
@@ -96,18 +96,17 @@ func (s *syncer) plan(t Table) error {
 	return nil
 }
 
-func (s *syncer) row(f Frontend, e Entry) (redirectFrontend, error) {
-	tag := addressOf(f.AddrPort, f.Protocol).tag()
+func (s *syncer) row(f Frontend, tag uint32, e Entry, before redirectFrontend) (redirectFrontend, error) {
 	row := redirectFrontend{Tag: tag, TagEnd: tag}
 	var err error
-	if row.Policy, err = s.layer(f, e.Policy); err != nil {
+	if row.Policy, err = s.layer(f, e.Policy, before.Policy); err != nil {
 		return row, err
 	}
-	row.Service, err = s.layer(f, e.Service)
+	row.Service, err = s.layer(f, e.Service, before.Service)
 	return row, err
 }
 
-func (s *syncer) layer(f Frontend, l *Layer) (redirectLayer, error) {
+func (s *syncer) layer(f Frontend, l *Layer, before redirectLayer) (redirectLayer, error) {
 	if l == nil {
 		return redirectLayer{}, nil
 	}
@@ -119,7 +118,7 @@ func (s *syncer) layer(f Frontend, l *Layer) (redirectLayer, error) {
 		Count:    uint32(len(l.Backends)),
 	}
 	if len(l.Backends) > 0 {
-		out.Set = s.set(f, l).id
+		out.Set = s.set(f, l, before.Set).id
 	}
 	var err error
 	if out.Clients, err = s.class(l.Clients); err != nil {
@@ -148,14 +147,18 @@ func (l *Layer) flags() redirectLayerFlag {
 	return flags
 }
 
-// set returns the set of a layer's backends, which may be one to be written.
-func (s *syncer) set(f Frontend, l *Layer) *set {
+// set returns the set of a layer's backends, which may be one to be written. It is
+// most often the one from before.
+func (s *syncer) set(f Frontend, l *Layer, before uint32) *set {
+	if b := s.mirror.byID[before]; b != nil && b.members == l.needsMembers(f.Protocol) && slices.Equal(b.addrs, l.Backends) {
+		return b
+	}
 	key := setKey(l.Backends, f.Protocol, l.needsMembers(f.Protocol))
 	if known := s.mirror.sets[key]; known != nil {
 		return known
 	}
 	s.mirror.lastSet++
-	made := &set{id: s.mirror.lastSet, key: key, members: l.needsMembers(f.Protocol)}
+	made := &set{id: s.mirror.lastSet, key: key, addrs: slices.Clone(l.Backends), members: l.needsMembers(f.Protocol)}
 	for _, b := range l.Backends {
 		made.backends = append(made.backends, redirectBackend{
 			Address: addressOf(b, f.Protocol), Id: backendID(b), Set: made.id,
