@@ -5,6 +5,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"log"
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
@@ -41,6 +42,7 @@ type Options struct {
 type Upstream struct {
 	target    *url.URL
 	telemetry *telemetry.Telemetry
+	log       logr.Logger
 	callers   leg // carries what callers send, as they send it
 	own       leg // carries the proxy's identity
 	bulk      *httputil.ReverseProxy
@@ -67,7 +69,7 @@ func New(o Options) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{target: target, telemetry: o.Telemetry, callers: callers, own: own}
+	u := &Upstream{target: target, telemetry: o.Telemetry, log: o.Log, callers: callers, own: own}
 	u.drain, u.stopWatch = context.WithCancel(context.Background()) //nolint:forbidigo // ended by EndWatches alone
 	u.bulk = u.reverseProxy(bulkBuffers)
 	u.watches = u.reverseProxy(watchBuffers)
@@ -91,10 +93,20 @@ func (u *Upstream) reverseProxy(buffers httputil.BufferPool) *httputil.ReversePr
 		FlushInterval:  -1, // a watcher waits for each frame
 		BufferPool:     buffers,
 		ModifyResponse: u.received,
+		ErrorLog:       log.New(detail{u.log}, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			w.(*answer).err = err
 		},
 	}
+}
+
+// detail passes what the reverse proxy says of answers that break off to the
+// log of those who ask: metrics count them.
+type detail struct{ log logr.Logger }
+
+func (d detail) Write(p []byte) (int, error) {
+	d.log.V(2).Info("answer broke off", "detail", string(p))
+	return len(p), nil
 }
 
 // received sees the answer's header before the caller does.
@@ -103,6 +115,10 @@ func (u *Upstream) received(res *http.Response) error {
 		return nil
 	}
 	res.Header.Set(telemetry.HeaderServedBy, telemetry.ServedByUpstream)
+	if len(res.Trailer) > 0 {
+		// HTTP/1.1 has room for trailers only where the length is not said.
+		res.Header.Del("Content-Length")
+	}
 	if res.StatusCode == http.StatusOK && isWatch(res.Request) {
 		u.watchCleanly(res)
 	}
@@ -169,6 +185,8 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 	// ReverseProxy drops parameters it cannot parse; judging them is upstream's.
 	out.URL.RawQuery = p.In.URL.RawQuery
 	out.Host = sendable(p.In.Host)
+	// Not a copy: it is filled when the body has been read.
+	out.Trailer = p.In.Trailer
 	forward(p)
 	makeReplayable(out)
 }
