@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -12,7 +13,10 @@ import (
 // events and status updates fit; what is larger streams and is sent once.
 const replayLimit = 64 << 10
 
-var errBodyTooLong = errors.New("request body too long to be sent again")
+var (
+	errBodyTooLong  = errors.New("request body too long to be sent again")
+	errOtherAttempt = errors.New("request body is being sent again")
+)
 
 // makeReplayable lets the transport send r again where the API server said that
 // it has not looked at it: GOAWAY, REFUSED_STREAM, an idle connection it closed
@@ -21,7 +25,7 @@ func makeReplayable(r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
-	b := &replay{source: r.Body}
+	b := &replay{source: r.Body, request: r.Context()}
 	r.Body, _ = b.open()
 	r.GetBody = b.open
 }
@@ -29,6 +33,8 @@ func makeReplayable(r *http.Request) {
 // replay remembers the first bytes of a body. The source is the server's and
 // is closed by it.
 type replay struct {
+	request context.Context
+
 	mu      sync.Mutex // guards following; held while reading source
 	source  io.Reader
 	kept    []byte
@@ -36,7 +42,7 @@ type replay struct {
 	ended   error
 	last    *replayView
 
-	// over mirrors ended for those who cannot wait for mu.
+	// over is set when nobody will read source any more.
 	over atomic.Bool
 }
 
@@ -57,12 +63,23 @@ type replayView struct {
 	off  int
 }
 
+// Read waits for the end of the request where the body was taken away: net/http
+// reads what is left of an HTTP/1.1 body itself when the answer begins. Whoever
+// were told would give up the answer.
 func (v *replayView) Read(p []byte) (int, error) {
+	n, err := v.read(p)
+	if errors.Is(err, http.ErrBodyReadAfterClose) {
+		<-v.body.request.Done()
+	}
+	return n, err
+}
+
+func (v *replayView) read(p []byte) (int, error) {
 	b := v.body
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.last != v {
-		return 0, http.ErrBodyReadAfterClose
+		return 0, errOtherAttempt
 	}
 	if v.off < len(b.kept) {
 		n := copy(p, b.kept[v.off:])
@@ -74,7 +91,7 @@ func (v *replayView) Read(p []byte) (int, error) {
 	}
 	n, err := b.source.Read(p)
 	b.ended = err
-	b.over.Store(err != nil)
+	b.over.Store(err != nil && !errors.Is(err, http.ErrBodyReadAfterClose))
 	b.keep(p[:n])
 	v.off += n
 	return n, err

@@ -30,7 +30,7 @@ func TestShortBodyIsSentAgainFromItsBeginning(t *testing.T) {
 	if err != nil || string(got) != "lease" {
 		t.Errorf("second attempt read %q, %v", got, err)
 	}
-	if _, err := r.Body.Read(first); !errors.Is(err, http.ErrBodyReadAfterClose) {
+	if _, err := r.Body.Read(first); !errors.Is(err, errOtherAttempt) {
 		t.Errorf("first attempt still reads: %v", err)
 	}
 }
