@@ -24,7 +24,7 @@ import (
 // end all must have what the API server has, and must not have logged errors on
 // one way that they have not on the other.
 func TestInformersAgreeWithTheAPIServer(t *testing.T) {
-	ns := addNamespace(t, "shop-informers")
+	ns := addNamespace(t)
 	client := clientset(t, world.Config())
 	churn := startChurn(t, client, ns)
 	lists := map[string][]string{

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/portico-proxy/portico/test/controlplane"
 	"github.com/portico-proxy/portico/test/proxy"
@@ -24,6 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(informerEnv) != "" {
 		os.Exit(informerMain())
 	}
+	ctrl.SetLogger(logr.Discard())
 	goleak.VerifyTestMain(suite{m})
 }
 
@@ -76,9 +80,13 @@ func clientset(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 	return client
 }
 
+// namespaces counts them, so that tests may run more than once.
+var namespaces atomic.Int32
+
 // addNamespace makes a namespace for a test and returns its name.
-func addNamespace(t *testing.T, name string) string {
+func addNamespace(t *testing.T) string {
 	t.Helper()
+	name := fmt.Sprintf("shop-%d", namespaces.Add(1))
 	if err := world.AddNamespace(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
