@@ -282,8 +282,8 @@ func TestPolicyFilesSayWhatIsRemembered(t *testing.T) {
 	for !strings.Contains(p.Log(), "spec.memory") {
 		pause(t)
 	}
-	if a := s.get(t, "/api/v1/namespaces/"+home+"/configmaps"); a.code != http.StatusOK || a.servedBy == "upstream" {
-		t.Errorf("after a bad policy: %d, served by %s", a.code, a.servedBy)
+	if a := s.fromMemory(t, "/api/v1/namespaces/"+home+"/configmaps"); a.code != http.StatusOK {
+		t.Errorf("after a bad policy: %d", a.code)
 	}
 }
 
