@@ -55,7 +55,7 @@ type Upstream struct {
 // A leg is a pair of connection pools of one identity.
 type leg struct {
 	requests http.RoundTripper
-	upgrades http.RoundTripper // HTTP/1.1: HTTP/2 has no Upgrade
+	upgrades http.RoundTripper // HTTP/1.1: HTTP/2 has no Upgrade, among others
 }
 
 // New prepares connections to the API server; it does not open any.
@@ -222,8 +222,10 @@ func (u *Upstream) send(r *http.Request) (*http.Response, error) {
 }
 
 func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
-	// HTTP/2 has no path in a CONNECT either (RFC 9113 section 8.5).
-	if r.Method == http.MethodConnect && r.URL.Path != "" || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+	// HTTP/2 has no path in a CONNECT (RFC 9113 section 8.5). And if trailers come
+	// after the answer, Go's HTTP/2 server closes the connection for everybody.
+	needsHTTP1 := r.Method == http.MethodConnect && r.URL.Path != "" || len(r.Trailer) > 0
+	if needsHTTP1 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		return l.upgrades.RoundTrip(r)
 	}
 	return l.requests.RoundTrip(r)

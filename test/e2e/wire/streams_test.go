@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -89,34 +88,58 @@ func TestBodyArrivesAsItIsSent(t *testing.T) {
 	})
 }
 
+const watched = "/api/v1/namespaces/default/configmaps"
+
+// watch opens one that lasts until the test ends.
+func watch(t *testing.T, s wire.Server, c *http.Client) *bufio.Reader {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.Address+watched+"?watch=1&timeoutSeconds=600", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+cp.Token("admin").Token)
+	res, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return bufio.NewReader(res.Body)
+}
+
+// makeEvent makes one and reads it.
+func makeEvent(t *testing.T, events *bufio.Reader, name string) {
+	t.Helper()
+	body := fmt.Appendf(nil, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"generateName":"%s-"}}`, name)
+	must(t, wire.Server.HTTP2, direct(), admin(wire.Request{Method: http.MethodPost, Target: watched, Body: body}).With("Content-Type", "application/json"))
+	for line := ""; !strings.Contains(line, `"name":"`+name+`-`); {
+		var err error
+		if line, err = events.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Each event is read before the next one is made.
 func TestEventArrivesBeforeTheNextOneIsMade(t *testing.T) {
 	s := proxied(newProxy(t))
-	watched := "/api/v1/namespaces/default/configmaps"
 	eachClient(t, s, func(t *testing.T, c *http.Client) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.Address+watched+"?watch=1&timeoutSeconds=600", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+cp.Token("admin").Token)
-		res, err := c.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		events := bufio.NewReader(res.Body)
+		events := watch(t, s, c)
 		for n := range 3 {
-			body := fmt.Appendf(nil, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"generateName":"event-%d-"}}`, n)
-			must(t, wire.Server.HTTP2, direct(), admin(wire.Request{Method: http.MethodPost, Target: watched, Body: body}).With("Content-Type", "application/json"))
-			for line := ""; !strings.Contains(line, fmt.Sprintf(`"name":"event-%d-`, n)); {
-				if line, err = events.ReadString('\n'); err != nil {
-					t.Fatal(err)
-				}
-			}
+			makeEvent(t, events, fmt.Sprintf("event-%d", n))
 		}
 	})
+}
+
+// Trailers that come after the answer are a connection error to Go's HTTP/2
+// server. The connection must not be one that others use.
+func TestLateTrailersDisturbNobody(t *testing.T) {
+	s := proxied(newProxy(t))
+	events := watch(t, s, client(t, s, true))
+	late := wire.Request{Method: http.MethodPost, Target: "/nope", Body: []byte(strings.Repeat("x", 50_000)), Chunked: true, Trailer: []wire.Field{{Name: "X-Sum", Value: "5"}}}.With("Trailer", "X-Sum")
+	for range 100 {
+		must(t, wire.Server.HTTP2, s, late)
+	}
+	makeEvent(t, events, "still-there")
 }
 
 func TestInterimAnswersPass(t *testing.T) {
