@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -91,16 +92,27 @@ func (p *Proxy) Start() {
 	p.cmd = exec.Command(Binary(p.tb), p.args...)
 	p.cmd.Env = p.env
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
+	p.cmd.SysProcAttr = attributes()
+	p.exited = make(chan struct{})
+	started := make(chan error)
+	go p.own(p.cmd, started, p.exited)
+	if err := <-started; err != nil {
 		p.tb.Fatalf("start the proxy: %v", err)
 	}
-	p.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		p.err = cmd.Wait()
-		close(exited)
-	}(p.cmd, p.exited)
 	p.awaitReady()
+}
+
+// own starts cmd and waits for it. The thread that starts a process is the one
+// whose death ends it, so it is kept.
+func (p *Proxy) own(cmd *exec.Cmd, started chan<- error, exited chan<- struct{}) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(exited)
+	err := cmd.Start()
+	started <- err
+	if err == nil {
+		p.err = cmd.Wait()
+	}
 }
 
 func (p *Proxy) awaitReady() {

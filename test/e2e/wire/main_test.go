@@ -95,8 +95,11 @@ func create(ctx context.Context, all []made) error {
 		}
 		r := admin(wire.Request{Method: http.MethodPost, Target: o.path, Body: body}).With("Content-Type", "application/json")
 		res, err := direct().HTTP2(ctx, r)
-		if err != nil || res.Code != http.StatusCreated {
-			return fmt.Errorf("create in %s: %v (%v)", o.path, res, err)
+		if err != nil {
+			return fmt.Errorf("create in %s: %w", o.path, err)
+		}
+		if res.Code != http.StatusCreated {
+			return fmt.Errorf("create in %s: %v", o.path, res)
 		}
 	}
 	return nil
