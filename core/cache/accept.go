@@ -16,11 +16,8 @@ import (
 	"github.com/portico-proxy/portico/core/cache/wire"
 )
 
-// What the API server offers, in its order. Custom resources have no protobuf.
-var (
-	builtinTypes = []runtime.SerializerInfo{mediaType("application", "json"), mediaType("application", "yaml"), mediaType("application", "vnd.kubernetes.protobuf")}
-	customTypes  = builtinTypes[:2]
-)
+// What the API server offers, in its order.
+var offered = []runtime.SerializerInfo{mediaType("application", "json"), mediaType("application", "yaml"), mediaType("application", "vnd.kubernetes.protobuf")}
 
 func mediaType(kind, sub string) runtime.SerializerInfo {
 	info := runtime.SerializerInfo{MediaType: kind + "/" + sub, MediaTypeType: kind, MediaTypeSubType: sub}
@@ -30,13 +27,16 @@ func mediaType(kind, sub string) runtime.SerializerInfo {
 	return info
 }
 
-// whole refuses no transformation that the API server would grant, so that the
-// clause it would choose is the one that is chosen here.
-type whole struct{}
+// endpoint refuses no transformation that the API server would grant, so that
+// the clause it would choose is the one that is chosen here. Custom resources
+// have no protobuf, though their metadata alone has.
+type endpoint struct{ custom bool }
 
-func (whole) AllowsMediaTypeTransform(_, _ string, _ *schema.GroupVersionKind) bool { return true }
-func (whole) AllowsServerVersion(string) bool                                       { return false }
-func (whole) AllowsStreamSchema(s string) bool                                      { return s == "watch" }
+func (e endpoint) AllowsMediaTypeTransform(_, sub string, to *schema.GroupVersionKind) bool {
+	return to != nil || !e.custom || sub != "vnd.kubernetes.protobuf"
+}
+func (endpoint) AllowsServerVersion(string) bool  { return false }
+func (endpoint) AllowsStreamSchema(s string) bool { return s == "watch" }
 
 // form is how an answer is written.
 type form struct {
@@ -48,16 +48,12 @@ type form struct {
 // negotiate returns the form in which the API server would answer r. It reports
 // false for everything that is not plain JSON or protobuf, or metadata alone.
 func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
-	offered := builtinTypes
-	if custom {
-		offered = customTypes
-	}
-	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, whole{})
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, endpoint{custom})
 	if !ok || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
 		return form{}, false
 	}
 	f := form{partial: chosen.Convert != nil}
-	if f.partial && (custom || *chosen.Convert != partialKind(v)) {
+	if f.partial && *chosen.Convert != partialKind(v) {
 		return form{}, false
 	}
 	switch chosen.Accepted.MediaTypeSubType {
@@ -76,6 +72,14 @@ func partialKind(v verb) schema.GroupVersionKind {
 		return metav1.SchemeGroupVersion.WithKind(wire.PartialKind + "List")
 	}
 	return metav1.SchemeGroupVersion.WithKind(wire.PartialKind)
+}
+
+// kept is the format of the bytes that an answer in this form is made of.
+func (f form) kept(s *wire.Schema) wire.Format {
+	if s.Custom {
+		return wire.JSON
+	}
+	return f.Format
 }
 
 // accept asks upstream for this form of a list.

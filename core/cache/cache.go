@@ -167,7 +167,7 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 	if !ok {
 		return nil
 	}
-	e := c.streams.use(streamKey{q.gvr, f.Format}, known)
+	e := c.streams.use(streamKey{q.gvr, f.kept(known)}, known)
 	if e == nil {
 		return nil
 	}
@@ -179,7 +179,7 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 		e.release()
 		return nil
 	}
-	return &answer{cache: c, entry: e, question: q, form: f, w: w, r: r}
+	return &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}
 }
 
 // isPatient reports whether q gains from waiting for a collection to load: it
@@ -217,16 +217,10 @@ type answer struct {
 	cache *Cache
 	entry *entry
 	form  form
-	w     http.ResponseWriter
-	r     *http.Request
-}
-
-// writer writes objects in the form that was asked for.
-func (a *answer) writer() *wire.Writer {
-	if a.form.partial {
-		return a.entry.partial
-	}
-	return a.entry.whole
+	// objects are written by it in the form that was asked for.
+	writer *wire.Writer
+	w      http.ResponseWriter
+	r      *http.Request
 }
 
 // answer reports whether the request has been answered. If not, and there is no
@@ -280,7 +274,7 @@ func (a *answer) get() (bool, error) {
 		return false, nil
 	}
 	a.head(a.form.MediaType(), servedByCache, a.entry.Age())
-	return true, a.write(len(o.Raw), func(w io.Writer) error { return a.writer().Object(w, o.Raw) })
+	return true, a.write(len(o.Raw), func(w io.Writer) error { return a.writer.Object(w, o.Raw) })
 }
 
 var _ pipeline.Filter = (*Cache)(nil)

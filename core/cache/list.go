@@ -153,7 +153,7 @@ func (a *answer) continueAfter(key string, rv uint64) string {
 
 func (a *answer) send(p *page, age time.Duration) error {
 	a.head(a.form.MediaType(), servedByCache, age)
-	return a.write(p.bytes, func(w io.Writer) error { return a.writer().List(w, p.meta, p.items) })
+	return a.write(p.bytes, func(w io.Writer) error { return a.writer.List(w, p.meta, p.items) })
 }
 
 var bodyBuffers = newWriterPool(64 << 10)

@@ -59,7 +59,7 @@ type resource struct {
 // entry is one collection and its use.
 type entry struct {
 	*stream.Stream
-	whole, partial *wire.Writer
+	writers map[form]*wire.Writer
 	// flights holds a stream.Flights[*recorded] for each coalesced question.
 	flights sync.Map
 	users   atomic.Int64
@@ -164,7 +164,7 @@ func (e *entry) release() {
 // begin starts a stream. The caller holds s.mu.
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
-	e := &entry{whole: known.NewWriter(k.format), partial: known.NewPartialWriter(k.format)}
+	e := &entry{writers: writersOf(known, k.format)}
 	e.Stream = stream.New(s.ctx, stream.Options{Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Log: s.log})
 	s.open[k] = e
 	s.wg.Go(func() {
@@ -173,6 +173,18 @@ func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 		s.end(k, e)
 	})
 	return e
+}
+
+// writersOf returns what can be made of objects kept in format.
+func writersOf(known *wire.Schema, format wire.Format) map[form]*wire.Writer {
+	writers := map[form]*wire.Writer{
+		{Format: format}:                known.NewWriter(format),
+		{Format: format, partial: true}: known.NewPartialWriter(format),
+	}
+	if known.Custom {
+		writers[form{Format: wire.Protobuf, partial: true}] = known.NewPartialWriter(wire.Protobuf)
+	}
+	return writers
 }
 
 // errIdle ends a stream that nobody uses.

@@ -290,7 +290,7 @@ func (f *follower) sendEvent(e *stream.Event) bool {
 	case now:
 		return f.send(kwatch.Added, e.Object.Raw)
 	case before:
-		raw, err := e.Left(f.form.Format)
+		raw, err := e.Left(f.entry.Format)
 		return err == nil && f.send(kwatch.Deleted, raw)
 	}
 	return true
@@ -353,7 +353,7 @@ func (f *follower) release() {
 func (f *follower) send(t kwatch.EventType, raw []byte) bool {
 	f.hold()
 	var err error
-	f.scratch, err = f.writer().Event(f.out, f.scratch, t, raw)
+	f.scratch, err = f.writer.Event(f.out, f.scratch, t, raw)
 	return err == nil
 }
 

@@ -17,7 +17,7 @@ type subject struct {
 	custom bool
 }
 
-func subjects(ns string) map[string]subject {
+func subjects(ns, group string) map[string]subject {
 	label := func(n int) string {
 		return fmt.Sprintf(`{"metadata":{"labels":{"n":"%d"},"annotations":{"q":"\"<é>\\"}}}`, n%3)
 	}
@@ -40,36 +40,36 @@ func subjects(ns string) map[string]subject {
 				return Object{"metadata": Object{"name": name}, "binaryData": Object{"b": "AAEC/w=="}}
 			},
 			change: func(n int) string { return fmt.Sprintf(`{"data":{"k":"line\n\t%d\u2028<&>"}}`, n) }},
-		"cars": {path: "/apis/identity.example.org/v1/namespaces/" + ns + "/cars", all: "/apis/identity.example.org/v1/cars", custom: true,
+		"cars": {path: "/apis/" + group + "/v1/namespaces/" + ns + "/cars", all: "/apis/" + group + "/v1/cars", custom: true,
 			make: func(name string) Object {
-				return Object{"apiVersion": "identity.example.org/v1", "kind": "Car", "metadata": Object{"name": name},
+				return Object{"apiVersion": group + "/v1", "kind": "Car", "metadata": Object{"name": name},
 					"spec": Object{"color": "red", "nothing": nil, "float": 1.5, "big": 123456789012, "text": "<&>\u2028"}}
 			},
 			change: func(n int) string { return fmt.Sprintf(`{"spec":{"color":%q}}`, []string{"red", "blue"}[n%2]) }},
 	}
 }
 
-func defineCars(t testing.TB, d *Door) {
+func defineCars(t testing.TB, d *Door, group string) {
 	t.Helper()
 	open := Object{"openAPIV3Schema": Object{"type": "object", "properties": Object{
 		"spec": Object{"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": Object{"color": Object{"type": "string"}}}}}}
 	d.Write(http.MethodPost, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", Object{
-		"metadata": Object{"name": "cars.identity.example.org"},
-		"spec": Object{"group": "identity.example.org", "scope": "Namespaced", "names": Object{"plural": "cars", "kind": "Car"},
+		"metadata": Object{"name": "cars." + group},
+		"spec": Object{"group": group, "scope": "Namespaced", "names": Object{"plural": "cars", "kind": "Car"},
 			"versions": []any{Object{"name": "v1", "served": true, "storage": true, "schema": open,
 				"selectableFields": []any{Object{"jsonPath": ".spec.color"}}}}},
 	})
-	for d.Get("/apis/identity.example.org/v1/cars", JSON).Status != http.StatusOK {
+	for d.Get("/apis/"+group+"/v1/cars", JSON).Status != http.StatusOK {
 	}
 }
 
 // bytesEqualUnderWrites changes objects at random, and compares at
 // many resourceVersions what memory and upstream list, get and send.
 func bytesEqualUnderWrites(t *testing.T, d *Door, p *answerer) {
-	const ns = "identity"
+	const ns, group = "identity", "identity.example.org"
 	d.AddNamespace(ns)
-	defineCars(t, d)
-	for name, s := range subjects(ns) {
+	defineCars(t, d, group)
+	for name, s := range subjects(ns, group) {
 		for format, accept := range formats {
 			if s.custom && accept == Protobuf {
 				continue

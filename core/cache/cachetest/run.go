@@ -35,6 +35,7 @@ func Run(t *testing.T, s Subjects) {
 		{"newest-lists-have-every-write", newestListsHaveEveryWrite},
 		{"future-versions-are-refused", futureVersionsAreRefused},
 		{"metadata-alone-equals-upstreams", metadataEqual},
+		{"custom-metadata-alone-equals-upstreams", customMetadataEqual},
 		{"watch-frames-equal-upstreams", watchFramesEqual},
 		{"initial-events-equal-upstreams", initialEventsEqual},
 		{"odd-watches-equal-upstreams", oddWatchesEqual},

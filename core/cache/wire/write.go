@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -22,6 +23,8 @@ type Writer struct {
 	// partial objects are their metadata alone. In JSON their lists' items
 	// carry kind and apiVersion.
 	partial bool
+	// custom objects are partial ones that cannot be cut out of bytes.
+	custom bool
 }
 
 // unknownTail is what generated marshalling writes for empty contentEncoding
@@ -35,40 +38,6 @@ func (s *Schema) NewWriter(f Format) *Writer {
 		w.json = s.jsonHead()
 	}
 	return w
-}
-
-// PartialKind is what an object's metadata alone is called.
-const PartialKind = "PartialObjectMetadata"
-
-// NewPartialWriter returns a Writer that writes s's objects as
-// PartialObjectMetadata of meta.k8s.io/v1, by cutting. Custom resources' JSON
-// cannot be cut: there the API server writes members in another order.
-func (s *Schema) NewPartialWriter(f Format) *Writer {
-	as := &Schema{Resource: metav1.SchemeGroupVersion.WithResource(s.Resource.Resource), Kind: PartialKind, ListKind: PartialKind + "List"}
-	w := as.NewWriter(f)
-	w.partial = true
-	return w
-}
-
-// cut returns what of an object is written, and what closes it.
-func (w *Writer) cut(raw []byte) (body []byte, end string) {
-	if !w.partial {
-		return raw, ""
-	}
-	if w.format == JSON {
-		m, _ := member(raw, "metadata")
-		if m.start == 1 { // where built-in types have it
-			return raw[:m.end], "}"
-		}
-		return splice(raw[m.start:m.end], 0, 0, []byte("{")), "}"
-	}
-	_ = eachField(raw, func(f protoField) bool {
-		if f.num == objectMetadata {
-			body = raw[f.start:f.end]
-		}
-		return f.num != objectMetadata
-	})
-	return body, ""
 }
 
 // openEnvelope is what precedes the message's length in the API server's envelope.
@@ -86,6 +55,10 @@ func openEnvelope(apiVersion, kind string) []byte {
 
 // Object writes one object as GET answers it.
 func (w *Writer) Object(to io.Writer, raw []byte) error {
+	raw, err := w.recode(raw)
+	if err != nil {
+		return err
+	}
 	body, end := w.cut(raw)
 	if w.format == JSON {
 		return writeAll(to, []byte("{"+w.json), body[1:], []byte(end+"\n"))
@@ -97,6 +70,10 @@ func (w *Writer) Object(to io.Writer, raw []byte) error {
 // Event writes one watch event. scratch saves an allocation; the one to use
 // next is returned.
 func (w *Writer) Event(to io.Writer, scratch []byte, t watch.EventType, raw []byte) ([]byte, error) {
+	raw, err := w.recode(raw)
+	if err != nil {
+		return scratch, err
+	}
 	raw, end := w.cut(raw)
 	if w.format == JSON {
 		scratch = append(scratch[:0], `{"type":"`...)
@@ -136,6 +113,10 @@ func ErrorEvent(f Format, status []byte) []byte {
 
 // List writes a list. Its items' bytes go out as they are.
 func (w *Writer) List(to io.Writer, meta metav1.ListMeta, items []*Object) error {
+	items, err := w.recodeAll(items)
+	if err != nil {
+		return err
+	}
 	if w.format == Protobuf {
 		return w.protoList(to, meta, items)
 	}
@@ -175,6 +156,10 @@ func (w *Writer) jsonList(to io.Writer, meta metav1.ListMeta, items []*Object) e
 	head, tail, err := w.aroundJSONItems(meta)
 	if err != nil {
 		return err
+	}
+	if w.partial && len(items) == 0 {
+		// The API server makes such lists of nothing rather than of none.
+		head, tail = append(bytes.TrimSuffix(head, []byte("[")), "null"...), []byte("}\n")
 	}
 	if _, err := to.Write(head); err != nil {
 		return err
