@@ -13,7 +13,9 @@ var differences = []struct {
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| [+-]\d{4})`), "TIME"},
 	{regexp.MustCompile(`\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},
-	{regexp.MustCompile(`(?m)^([EW])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ `), "${1} "}, // klog's head
+	// What a watch says that a deadline ends: whether it had lasted a second.
+	{regexp.MustCompile(`(?m)^I\d{4} .*\bvery short watch: .*\n`), ""},
+	{regexp.MustCompile(`(?m)^([EIW])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ `), "${1} "}, // klog's head
 	// Ages stand in columns.
 	{regexp.MustCompile(`(?m)(^|[\t ]{2,}|over )(\d+[smh]){1,2}\b`), "${1}AGE"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UID"},
