@@ -22,21 +22,28 @@ type devOptions struct {
 	dir        string
 	port       int
 	nodes      int
-	out        io.Writer
+	redirect   bool
+	// cgroup and pins are where the kernel's part of redirect goes.
+	cgroup, pins string
+	in           io.Reader
+	out          io.Writer
 }
 
 func newDevCommand() *cobra.Command {
-	o := &devOptions{kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar), port: 6443, nodes: 2}
+	o := &devOptions{kubeconfig: os.Getenv(clientcmd.RecommendedConfigPathEnvVar), port: 6443, nodes: 2, pins: devPins}
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Try the proxy: a control plane, the proxy in front of it, and a kubeconfig",
 		Long: `Start a proxy to try things on, in front of the API server that $KUBECONFIG names,
 or of a control plane of its own: etcd, kube-apiserver, controller-manager,
 scheduler and kwok, built from source the first time, which takes minutes and
-must happen inside a checkout of portico. Ctrl-C stops all of it.`,
+must happen inside a checkout of portico. Ctrl-C stops all of it.
+
+With --redirect, as root on Linux, workloads in a cgroup are drawn to the proxy
+when they dial the kubernetes Service, as they do in a cluster.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.out = cmd.OutOrStdout()
+			o.in, o.out = cmd.InOrStdin(), cmd.OutOrStdout()
 			err := o.run(cmd.Context())
 			if cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
 				return nil // Ctrl-C during the start
@@ -49,12 +56,18 @@ must happen inside a checkout of portico. Ctrl-C stops all of it.`,
 	f.StringVar(&o.dir, "dir", o.dir, "Directory for the kubeconfig, certificates and logs. Empty means portico/dev in the user's cache directory.")
 	f.IntVar(&o.port, "secure-port", o.port, "Port of the proxy on 127.0.0.1; a free one if it is taken.")
 	f.IntVar(&o.nodes, "nodes", o.nodes, "Nodes to play in the control plane of its own.")
+	f.BoolVar(&o.redirect, "redirect", o.redirect, "Draw workloads that dial the kubernetes Service to the proxy. It needs root.")
+	f.StringVar(&o.cgroup, "cgroup", o.cgroup, "Directory of the cgroup whose workloads --redirect concerns, made if need be. Empty means portico-dev below the root of the cgroup2 hierarchy.")
+	f.StringVar(&o.pins, "pin-path", o.pins, "Directory on a BPF file system for the kernel's part of --redirect.")
 	return cmd
 }
 
 // run starts everything, reports while it runs, and stops everything.
 func (o *devOptions) run(ctx context.Context) error {
 	started := time.Now()
+	if err := errors.Join(o.checkRedirect(), o.place()); err != nil {
+		return err
+	}
 	if err := o.prepare(); err != nil {
 		return err
 	}
@@ -67,21 +80,28 @@ func (o *devOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig := filepath.Join(o.dir, "kubeconfig")
-	if err := behind.writeProxied(kubeconfig, p.server); err != nil {
+	if err := behind.writeProxied(o.proxiedKubeconfig(), p.server); err != nil {
 		return err
 	}
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
 	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { ended <- p.run(ctx) }()
+	go func() { ended <- p.run(serving) }()
 	if err := p.awaitReady(ctx, ended); err != nil {
-		cancel()
+		stop()
 		return errors.Join(err, <-ended)
 	}
-	o.greet(kubeconfig, behind, p, time.Since(started))
-	return o.report(ctx, ended)
+	drawn, err := o.draw(ctx, behind, portOf(p.server.Addr()))
+	if err != nil {
+		stop()
+		return errors.Join(err, <-ended)
+	}
+	o.greet(behind, p, time.Since(started))
+	o.greetRedirect(drawn, behind.kubectl)
+	return errors.Join(o.report(ctx, stop, ended, drawn), drawn.remove())
 }
+
+func (o *devOptions) proxiedKubeconfig() string { return filepath.Join(o.dir, "kubeconfig") }
 
 // prepare makes the directory and sends the log there, off the screen.
 func (o *devOptions) prepare() error {
@@ -110,6 +130,7 @@ func (o *devOptions) proxyOptions(behind *devUpstream) proxyOptions {
 	p.kubeconfig = behind.kubeconfig
 	p.bindAddress, p.securePort = net.IPv4(127, 0, 0, 1), freePort(o.port)
 	p.certDir = filepath.Join(o.dir, "pki")
+	p.certFile, p.keyFile = behind.certFile, behind.keyFile
 	p.clientCAFile = behind.clientCAFile
 	p.impersonateX509 = behind.clientCAFile != ""
 	p.metricsAddress = freeAddress(p.metricsAddress)
@@ -166,7 +187,7 @@ func (p *proxy) awaitReady(ctx context.Context, ended <-chan error) error {
 	}
 }
 
-func (o *devOptions) greet(kubeconfig string, behind *devUpstream, p *proxy, took time.Duration) {
+func (o *devOptions) greet(behind *devUpstream, p *proxy, took time.Duration) {
 	fmt.Fprintf(o.out, `
 The proxy is ready after %.1f s at https://%s, in front of %s.
 In another terminal:
@@ -178,7 +199,7 @@ In another terminal:
   kubectl get pods -w
 
 The same, past the proxy: KUBECONFIG=%s
-`, took.Seconds(), p.server.Addr(), behind.server, kubeconfig, behind.kubectl, behind.kubeconfig)
+`, took.Seconds(), p.server.Addr(), behind.server, o.proxiedKubeconfig(), behind.kubectl, behind.kubeconfig)
 	if p.metricsAddress != "0" {
 		fmt.Fprintf(o.out, "Metrics: curl http://%s/metrics\n", p.metricsAddress)
 	}
@@ -186,14 +207,27 @@ The same, past the proxy: KUBECONFIG=%s
 }
 
 // report keeps one line up to date, where there is a terminal to keep it on,
-// until the proxy has ended.
-func (o *devOptions) report(ctx context.Context, ended <-chan error) error {
+// until the proxy has ended; if it was stopped by a key, until everything is.
+func (o *devOptions) report(ctx context.Context, stop context.CancelFunc, ended <-chan error, drawn *devRedirect) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	line := newStatusLine(o.out)
+	var pressed <-chan struct{}
+	if drawn != nil {
+		pressed = o.entered()
+	}
 	for {
 		select {
 		case err := <-ended:
+			return err
+		case <-drawn.failed():
+			stop()
+			return <-ended
+		case <-pressed:
+			stop()
+			err := <-ended
+			fmt.Fprintln(o.out, "\nThe proxy is stopped: the kubernetes Service is the API server itself again.")
+			<-ctx.Done()
 			return err
 		case <-ctx.Done():
 			fmt.Fprintln(o.out, "\nstopping")

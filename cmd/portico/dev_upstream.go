@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -24,6 +26,11 @@ type devUpstream struct {
 	clientCAFile string
 	kubectl      string
 	stop         func()
+
+	// What follows is for --redirect. service is the kubernetes Service's, and
+	// the certificate is one for it, by the cluster's authority.
+	service                   netip.AddrPort
+	certFile, keyFile, caFile string
 }
 
 func (o *devOptions) findUpstream(ctx context.Context) (*devUpstream, error) {
@@ -50,13 +57,24 @@ func (o *devOptions) embedded(ctx context.Context) (*devUpstream, error) {
 		cp.Stop()
 		return nil, err
 	}
-	for n := range o.nodes {
-		if err := cp.AddNode(ctx, fmt.Sprintf("node-%d", n)); err != nil {
-			cp.Stop()
-			return nil, err
-		}
+	if err := o.furnish(ctx, cp, u); err != nil {
+		cp.Stop()
+		return nil, err
 	}
 	return u, nil
+}
+
+// furnish makes what the control plane is to have besides.
+func (o *devOptions) furnish(ctx context.Context, cp *controlplane.ControlPlane, u *devUpstream) error {
+	for n := range o.nodes {
+		if err := cp.AddNode(ctx, fmt.Sprintf("node-%d", n)); err != nil {
+			return err
+		}
+	}
+	if !o.redirect {
+		return nil
+	}
+	return o.certify(ctx, cp, u)
 }
 
 // existing uses the cluster of a kubeconfig.
@@ -100,7 +118,7 @@ func (u *devUpstream) writeProxied(path string, s *server.Server) error {
 	if err := clientcmdapi.MinifyConfig(cfg); err != nil {
 		return fmt.Errorf("read kubeconfig %s: %w", u.kubeconfig, err)
 	}
-	ca, err := os.ReadFile(s.CertFile())
+	ca, err := os.ReadFile(cmp.Or(u.caFile, s.CertFile()))
 	if err != nil {
 		return fmt.Errorf("read the proxy's certificate: %w", err)
 	}

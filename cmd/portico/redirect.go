@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type redirectOptions struct {
 	kubeconfig string
 	nodeName   string
 	policyDir  string
+	servers    []string
 
 	resolveServices bool
 	reportStatus    bool
@@ -94,6 +96,7 @@ func (o *redirectOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.nodeName, "node-name", o.nodeName, "This node's name. If the cluster has no such Node, this is a machine outside of it.")
 	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes, instead of those of the cluster.")
 	f.BoolVar(&o.resolveServices, "resolve-services", o.resolveServices, "Find endpoints of Services too, instead of kube-proxy, for connections that begin on this node.")
+	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (ip:port) at which this machine reaches the API server, for --resolve-services to use instead of the kubernetes Service's own endpoints.")
 	f.BoolVar(&o.reportStatus, "report-status", o.reportStatus, "Say in the status of the cluster's policies what this node makes of them.")
 
 	f = sets.FlagSet("kernel")
@@ -154,6 +157,19 @@ func (o *redirectOptions) validate() error {
 		return fmt.Errorf("--probe-interval=%v is too short", o.probeInterval)
 	}
 	return nil
+}
+
+// serverAddresses reads --server.
+func (o *redirectOptions) serverAddresses() ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, text := range o.servers {
+		a, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("--server=%s is not ip:port: %w", text, err)
+		}
+		all = append(all, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+	}
+	return all, nil
 }
 
 // restConfig is nil without a cluster.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type agent struct {
 	watcher *watcher
 	prober  *prober
 	pods    *podCgroups
+	servers []netip.AddrPort
 	steer   *bpf.Redirector // nil for a dry run
 
 	dirty    atomic.Bool
@@ -50,6 +52,9 @@ func newAgent(ctx context.Context, cfg *rest.Config, o *redirectOptions) (*agent
 		a.pods.root = root
 	}
 	var err error
+	if a.servers, err = o.serverAddresses(); err != nil {
+		return nil, err
+	}
 	a.watcher, err = newWatcher(ctx, cfg, o, changed)
 	return a, err
 }
@@ -84,8 +89,13 @@ func (o *redirectOptions) runAgent(ctx context.Context, cfg *rest.Config) error 
 	if err != nil {
 		return err
 	}
+	return a.serve(ctx)
+}
+
+// serve steers, and answers operators, until ctx ends.
+func (a *agent) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveOperators(ctx, o, a) })
+	g.Go(func() error { return serveOperators(ctx, a.options, a) })
 	g.Go(func() error { return a.run(ctx, g) })
 	return g.Wait()
 }
@@ -221,7 +231,7 @@ func (a *agent) decide(wait bool) (redirect.Decision, error) {
 	if err != nil {
 		return redirect.Decision{}, err
 	}
-	w.ResolveServices = a.options.resolveServices
+	w.ResolveServices, w.APIServers = a.options.resolveServices, a.servers
 	w.Answers = a.prober.Answers
 	w.Cgroups = a.pods.of(w.Pods)
 	d := redirect.Decide(w)

@@ -73,6 +73,8 @@ type scene struct {
 	Node            string   `json:"node"`
 	Addresses       []string `json:"addresses"`
 	ResolveServices bool     `json:"resolveServices"`
+	// Servers are the addresses of the API server, if they are given.
+	Servers []string `json:"servers"`
 	// Silent are the backends that do not answer.
 	Silent []string `json:"silent"`
 	// Cgroups are by the pods' UIDs.
@@ -96,6 +98,9 @@ func readWorld(t *testing.T, file string) World {
 	}
 	for _, a := range s.Addresses {
 		w.Node.Addresses = append(w.Node.Addresses, netip.MustParseAddr(a))
+	}
+	for _, a := range s.Servers {
+		w.APIServers = append(w.APIServers, netip.MustParseAddrPort(a))
 	}
 	for uid, id := range s.Cgroups {
 		w.Cgroups[types.UID(uid)] = id

@@ -184,7 +184,7 @@ func (d *decider) redirect(p *policy, pairs []pair, chosen choice, result *Polic
 			l := chosen.layer
 			l.Owner = p.String() + ":" + pair.backend.Port
 			l.Backends = d.answering(chosen, pair.backend, t)
-			l.HostOnly = slices.ContainsFunc(l.Backends, func(b netip.AddrPort) bool { return b.Addr().IsLoopback() })
+			l.HostOnly = slices.ContainsFunc(l.Backends, isLoopback)
 			l.Strict = p.config.Fallback == v1beta1.FallbackRefuse
 			// There is nothing to keep up to date about having nobody.
 			l.Leased = len(l.Backends) > 0

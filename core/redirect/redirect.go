@@ -36,6 +36,9 @@ type World struct {
 	// Cgroups are the kernel's numbers of the cgroups of this node's pods. A pod
 	// that is not in it cannot be told from others by what it does.
 	Cgroups map[types.UID]uint64
+	// APIServers are where this machine reaches the API server, if its own word,
+	// the endpoints of the kubernetes Service, is not to be taken for it.
+	APIServers []netip.AddrPort
 	// ResolveServices fills the table with Services too, as kube-proxy would.
 	// Otherwise it holds policies only, and somebody else resolves Services.
 	ResolveServices bool

@@ -27,6 +27,7 @@ func (d *decider) resolveServices() {
 		name = ""
 	}
 	byPort := endpointsOf(d.world.EndpointSlices, name)
+	d.overrule(byPort)
 	// Older Services come first, so that where two claim the same port the table
 	// does not depend on the order in which they are listed.
 	services := slices.SortedFunc(slices.Values(d.world.Services), olderService)
@@ -39,6 +40,23 @@ func (d *decider) resolveServices() {
 				d.resolvePort(servicePort{s, &s.Spec.Ports[i], byPort, name, zone}, kind)
 			}
 		}
+	}
+}
+
+// overrule puts the given addresses of the API server in the place of what its
+// Service says.
+func (d *decider) overrule(byPort map[portKey][]endpoint) {
+	if len(d.world.APIServers) == 0 {
+		return
+	}
+	for _, six := range []bool{false, true} {
+		var all []endpoint
+		for _, a := range slices.SortedFunc(slices.Values(d.world.APIServers), netip.AddrPort.Compare) {
+			if a.Addr().Is6() == six {
+				all = append(all, endpoint{AddrPort: a, ready: true, serving: true})
+			}
+		}
+		byPort[portKey{corev1.NamespaceDefault, "kubernetes", "https", corev1.ProtocolTCP, six}] = all
 	}
 }
 
@@ -110,11 +128,15 @@ func (p servicePort) layer(six bool, kind claim) *Layer {
 	} else {
 		l.Backends = reachable(all, p.node, p.zone)
 	}
+	l.HostOnly = slices.ContainsFunc(l.Backends, isLoopback)
 	if p.service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		l.Affinity = affinityOf(p.service)
 	}
 	return l
 }
+
+// isLoopback is true of an address that is somebody else in each pod.
+func isLoopback(a netip.AddrPort) bool { return a.Addr().IsLoopback() }
 
 func affinityOf(s *corev1.Service) time.Duration {
 	c := s.Spec.SessionAffinityConfig

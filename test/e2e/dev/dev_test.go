@@ -28,19 +28,33 @@ type session struct {
 	cmd    *exec.Cmd
 	tmp    string
 	client *kubernetes.Clientset
+	keys   io.Writer // what is typed
 	rest   io.Reader
 }
 
 var exported = regexp.MustCompile(`export KUBECONFIG=(\S+)`)
 
+func binary(t *testing.T) string {
+	t.Helper()
+	return proxy.Binary(t)
+}
+
 func start(t *testing.T, env ...string) *session {
 	t.Helper()
+	return startWith(t, nil, env...)
+}
+
+func startWith(t *testing.T, args []string, env ...string) *session {
+	t.Helper()
 	s := &session{tmp: t.TempDir()}
-	s.cmd = exec.Command(proxy.Binary(t), "dev", "--dir="+filepath.Join(s.tmp, "dev"), "--secure-port=0")
+	s.cmd = exec.Command(binary(t), append([]string{"dev", "--dir=" + filepath.Join(s.tmp, "dev"), "--secure-port=0"}, args...)...)
 	s.cmd.Env = append(append(os.Environ(), "TMPDIR="+s.tmp, "KUBECONFIG="), env...)
 	s.cmd.Stderr = t.Output()
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if s.keys, err = s.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.cmd.Start(); err != nil {
