@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,15 +38,18 @@ var built = sync.OnceValues(func() (string, error) {
 	if raceEnabled {
 		args, name = append(args, "-race"), "portico-race"
 	}
-	path := filepath.Join(cache, "test", name)
-	unlock, err := lock(filepath.Join(cache, "test"))
+	_, here, _, _ := runtime.Caller(0)
+	checkout := filepath.Join(filepath.Dir(here), "..", "..")
+	// Several checkouts must not run each other's.
+	dir := filepath.Join(cache, "test", fmt.Sprintf("%x", sha256.Sum256([]byte(checkout)))[:12])
+	path := filepath.Join(dir, name)
+	unlock, err := lock(dir)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 	cmd := exec.Command("go", append(args, "-o", path, "./cmd/portico")...)
-	_, here, _, _ := runtime.Caller(0)
-	cmd.Dir = filepath.Join(filepath.Dir(here), "..", "..")
+	cmd.Dir = checkout
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build portico: %w\n%s", err, out)
 	}
