@@ -37,7 +37,8 @@ func newInspectStreamsCommand() *cobra.Command {
 		Short: "Show the collections that a proxy has in memory",
 		Long: `Show the collections that a proxy has in memory: how many objects and bytes, how
 much of their history, who is reading, which resourceVersion they have reached,
-and how long ago the API server last proved that this is the newest.`,
+and how long ago the API server last proved that this is the newest, and how many
+requests the API server has been spared.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			infos, err := fetchStreams(cmd, address)
@@ -74,15 +75,16 @@ func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error
 
 func printStreams(out io.Writer, infos []cache.StreamInfo) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "GROUP\tVERSION\tRESOURCE\tFORMAT\tOBJECTS\tBYTES\tEVENTS\tEVENT-BYTES\tREADERS\tAPPLIED\tOLDEST\tAGE")
+	fmt.Fprintln(w, "GROUP\tVERSION\tRESOURCE\tFORMAT\tOBJECTS\tBYTES\tEVENTS\tEVENT-BYTES\tREADERS\tWATCHERS\tAPPLIED\tOLDEST\tAGE\tSAVED")
 	for _, i := range infos {
 		r := i.Resource
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t", cmp.Or(r.Group, "core"), r.Version, r.Resource, i.Format)
 		if !i.Loaded {
-			fmt.Fprintf(w, "loading\t\t\t\t%d\t\t\t\n", i.Readers)
+			fmt.Fprintf(w, "loading\t\t\t\t%d\t\t\t\t\t\n", i.Readers)
 			continue
 		}
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", i.Objects, i.Bytes, i.Events, i.EventBytes, i.Readers, i.ResourceVersion, i.Oldest, i.Age.Round(time.Second))
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%d\n", i.Objects, i.Bytes, i.Events, i.EventBytes, i.Readers, i.Watchers,
+			i.ResourceVersion, i.Oldest, i.Age.Round(time.Second), i.Saved)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print streams: %w", err)

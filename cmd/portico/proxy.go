@@ -173,6 +173,9 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*c
 	if err != nil {
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
+	if err := p.telemetry.ObserveCache(c.Figures); err != nil {
+		return nil, err
+	}
 	p.cache = c
 	p.debug = map[string]http.Handler{streamsPath: describeStreams(c)}
 	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})

@@ -13,6 +13,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,15 +28,16 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // Headers that say how an answer was made. Age is in whole seconds: how long ago
 // upstream last proved the collection current.
 const (
-	ServedBy = "Portico-Served-By"
+	ServedBy = telemetry.HeaderServedBy
 
-	servedByCache     = "cache"
-	servedByCoalesced = "coalesced"
+	servedByCache     = telemetry.ServedByCache
+	servedByCoalesced = telemetry.ServedByCoalesced
 )
 
 // Options says what to cache and where from.
@@ -63,6 +65,7 @@ type Cache struct {
 	streams  *streams
 	ledger   ledger
 	policies atomic.Pointer[Policies]
+	passed   tally // reads that upstream answers, by reason
 	compress func(*http.Request) bool
 	// newest returns how new a linearizable read must be at least.
 	newest func(context.Context, *entry) (uint64, error)
@@ -132,15 +135,20 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		return c.write(w, r, next, gr)
 	}
 	if !pipeline.Granted(r.Context()) {
+		if isRead(r) {
+			c.passed.add(c.ungranted(r))
+		}
 		return c.pass(w, r, next)
 	}
-	a := c.prepare(w, r)
+	a, why := c.prepare(w, r)
 	if a == nil {
+		c.passed.add(why)
 		return c.pass(w, r, next)
 	}
 	defer a.entry.release()
 	done, err := a.answer()
 	if !done && err == nil {
+		c.passed.add(cmp.Or(a.why, telemetry.PassedNotCurrent))
 		return c.pass(w, r, next)
 	}
 	return err
@@ -150,26 +158,32 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 // The first of many identical informers brings the others with it.
 const patience = 3 * time.Second
 
-// prepare finds the collection that can answer r. It returns nil if there is
-// none: then nothing has been written.
-func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
+// prepare finds the collection that can answer r. It returns nil and the reason
+// if there is none: then nothing has been written.
+func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why string) {
 	q, ok := c.question(r)
-	if !ok || q.isNewestGet() {
-		return nil
+	switch {
+	case !ok:
+		return nil, c.ungranted(r)
+	case q.isNewestGet():
+		return nil, telemetry.PassedNewestGet
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	known := c.known(ctx, q)
-	if known == nil || !q.resolve(known) {
-		return nil
+	if known == nil {
+		return nil, telemetry.PassedLoading
+	}
+	if !q.resolve(known) {
+		return nil, telemetry.PassedUnsupported
 	}
 	f, ok := negotiate(r, q.verb, known.Custom)
 	if !ok {
-		return nil
+		return nil, telemetry.PassedUnsupported
 	}
 	e := c.streams.use(streamKey{q.gvr, f.kept(known)}, known)
 	if e == nil {
-		return nil
+		return nil, telemetry.PassedUnavailable
 	}
 	st := e.State()
 	if st == nil && q.isPatient() {
@@ -177,9 +191,9 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) *answer {
 	}
 	if st == nil || e.Err() != nil {
 		e.release()
-		return nil
+		return nil, telemetry.PassedLoading
 	}
-	return &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}
+	return &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}, ""
 }
 
 // isPatient reports whether q gains from waiting for a collection to load: it
@@ -221,6 +235,13 @@ type answer struct {
 	writer *wire.Writer
 	w      http.ResponseWriter
 	r      *http.Request
+	why    string // it could not be answered, if that is not [telemetry.PassedNotCurrent]
+}
+
+// decline leaves the answer to upstream.
+func (a *answer) decline(why string) (bool, error) {
+	a.why = why
+	return false, nil
 }
 
 // answer reports whether the request has been answered. If not, and there is no
@@ -240,6 +261,7 @@ func (a *answer) answer() (bool, error) {
 
 // head sets the headers of an answer that is as old as age.
 func (a *answer) head(contentType, servedBy string, age time.Duration) {
+	a.entry.counts.answered(servedBy)
 	h := a.w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
@@ -271,7 +293,7 @@ func (a *answer) get() (bool, error) {
 		return false, apierrors.NewNotFound(a.gvr.GroupResource(), a.name)
 	}
 	if o == nil {
-		return false, nil
+		return a.decline(telemetry.PassedNotFound)
 	}
 	a.head(a.form.MediaType(), servedByCache, a.entry.Age())
 	return true, a.write(len(o.Raw), func(w io.Writer) error { return a.writer.Object(w, o.Raw) })

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // A client of the API server cannot ask how far a watch has come; it is told
@@ -73,8 +74,10 @@ const maxRecorded = 16 * smallCollection
 func (a *answer) coalesce() (bool, error) {
 	got, err := a.entry.shared(a.r, a.form.accept())
 	if err != nil {
+		a.entry.counts.proofs.add(telemetry.ProofFailed)
 		return false, nil
 	}
+	a.entry.counts.proofs.add(telemetry.ProofCoalesced)
 	a.head(got.header.Get("Content-Type"), servedByCoalesced, 0)
 	return true, a.write(len(got.body), func(w io.Writer) error { _, err := w.Write(got.body); return err })
 }

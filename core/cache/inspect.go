@@ -21,8 +21,13 @@ type StreamInfo struct {
 	Bytes           int64  `json:"bytes"`
 	Events          int    `json:"events"` // in the history
 	EventBytes      int64  `json:"eventBytes"`
-	// Readers are requests under way, watches among them.
+	// Readers are requests under way.
 	Readers int `json:"readers"`
+	// Watchers are the watches among them.
+	Watchers int `json:"watchers"`
+	// Saved is how many requests the API server would have had more without
+	// this collection, since the proxy began.
+	Saved int64 `json:"saved"`
 	// Asking are requests that wait to learn what the newest state is.
 	Asking int `json:"asking"`
 	// Age is how long ago upstream last proved the collection current.
@@ -45,6 +50,7 @@ func (c *Cache) Streams() []StreamInfo {
 
 func describe(k streamKey, e *entry) StreamInfo {
 	info := StreamInfo{Resource: k.gvr, Format: k.format.String(), Readers: int(e.users.Load()), Asking: e.Asking()}
+	info.Watchers, info.Saved = int(e.counts.watchers.Load()), e.counts.saved()
 	st := e.State()
 	if st == nil {
 		return info

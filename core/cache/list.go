@@ -14,6 +14,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // list answers a LIST. The cases are those of kube-apiserver's watch cache
@@ -26,7 +27,7 @@ func (a *answer) list() (bool, error) {
 	case single && a.isLegacyExact():
 		// Of one object the API server answers the newest version there is: it
 		// takes resourceVersion for a minimum and does not ask its watch cache.
-		return false, nil
+		return a.decline(telemetry.PassedUnsupported)
 	case a.match == metav1.ResourceVersionMatchExact, a.isLegacyExact():
 		return a.listExactly(a.rv, "")
 	case a.resourceVersion == "" && !a.session:
@@ -46,15 +47,19 @@ func (a *answer) listNewest() (bool, error) {
 		return false, nil // upstream's own error is the better one
 	}
 	st, ok := a.wait(now, naturally)
+	how := telemetry.ProofNatural
 	if !ok {
 		if objects, _ := a.entry.State().Bytes(); objects < smallCollection {
 			return a.coalesce()
 		}
+		how = telemetry.ProofCatchUp
 		a.entry.CatchUp(now)
 		if st, ok = a.wait(now, catchUpPatience); !ok {
+			a.entry.counts.proofs.add(telemetry.ProofFailed)
 			return false, nil
 		}
 	}
+	a.entry.counts.proofs.add(how)
 	return true, a.send(a.page(st.Now(), ""), 0)
 }
 
@@ -63,7 +68,7 @@ func (a *answer) listPage() (bool, error) {
 	from, rv, err := storage.DecodeContinue(a.token, "/")
 	if err != nil || rv <= 0 {
 		// rv -1 asks for the rest of the newest state after a 410.
-		return false, nil
+		return a.decline(telemetry.PassedUnsupported)
 	}
 	from = strings.TrimPrefix(from, "/")
 	if a.namespace != "" {
@@ -79,7 +84,7 @@ func (a *answer) listExactly(rv uint64, from string) (bool, error) {
 	}
 	at, ok := st.At(rv)
 	if !ok {
-		return false, nil // upstream may remember more
+		return a.decline(telemetry.PassedHistory) // upstream may remember more
 	}
 	return true, a.send(a.page(at, from), a.entry.Age())
 }

@@ -30,6 +30,7 @@ type streams struct {
 	log    logr.Logger
 	// restored is told of resources whose revisions went backwards.
 	restored func(schema.GroupResource)
+	ended    tally // by reason
 
 	wg sync.WaitGroup
 	mu sync.Mutex // guards following
@@ -37,6 +38,7 @@ type streams struct {
 	ctx       context.Context
 	resources map[schema.GroupVersionResource]*resource
 	open      map[streamKey]*entry
+	counts    map[collection]*counts
 	closed    map[streamKey]time.Time // until when not to try again
 	// definitions are followed once a custom resource has been asked for.
 	definitions *stream.Stream
@@ -59,6 +61,7 @@ type resource struct {
 // entry is one collection and its use.
 type entry struct {
 	*stream.Stream
+	counts  *counts
 	writers map[form]*wire.Writer
 	// flights holds a stream.Flights[*recorded] for each coalesced question.
 	flights sync.Map
@@ -70,6 +73,7 @@ func newStreams(o Options) *streams {
 	return &streams{
 		source: &stream.Source{Transport: o.Upstream, Base: o.Base}, budget: &stream.Budget{Limit: o.MemoryBudget}, idle: o.IdleStop, log: o.Log,
 		resources: map[schema.GroupVersionResource]*resource{}, open: map[streamKey]*entry{}, closed: map[streamKey]time.Time{},
+		counts: map[collection]*counts{},
 	}
 }
 
@@ -164,8 +168,10 @@ func (e *entry) release() {
 // begin starts a stream. The caller holds s.mu.
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
-	e := &entry{writers: writersOf(known, k.format)}
-	e.Stream = stream.New(s.ctx, stream.Options{Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Log: s.log})
+	e := &entry{counts: s.count(k), writers: writersOf(known, k.format)}
+	e.Stream = stream.New(s.ctx, stream.Options{
+		Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
+	})
 	s.open[k] = e
 	s.wg.Go(func() {
 		e.Run()
@@ -192,6 +198,7 @@ var errIdle = errors.New("nobody asks for it")
 
 func (s *streams) end(k streamKey, e *entry) {
 	err := e.Err()
+	s.ended.add(reasonFor(err))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, k)

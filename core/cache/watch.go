@@ -16,6 +16,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 const (
@@ -38,7 +39,7 @@ func (a *answer) watch() (bool, error) {
 		return a.watchFrom(a.entry.State())
 	}
 	if a.bookmarks && !a.knowsBookmarks() {
-		return false, nil
+		return a.decline(telemetry.PassedLoading)
 	}
 	st := a.entry.State()
 	switch {
@@ -81,7 +82,7 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 	}
 	at, ok := st.From(from)
 	if !ok {
-		return false, nil // upstream may remember more, or says 410
+		return a.decline(telemetry.PassedHistory) // upstream may remember more, or says 410
 	}
 	f := a.follow(at, from)
 	f.since = from
@@ -135,6 +136,7 @@ type follower struct {
 type proof struct {
 	rv  uint64
 	err error
+	how string
 }
 
 // follow begins the answer: headers go out before the first event does.
@@ -152,10 +154,12 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 	_ = f.rc.SetWriteDeadline(deadline.Add(stallPatience))
 	a.w.WriteHeader(http.StatusOK)
 	_ = f.rc.Flush()
+	a.entry.counts.watchers.Add(1)
 	return f
 }
 
 func (f *follower) stop() {
+	f.entry.counts.watchers.Add(-1)
 	f.cancel()
 	f.pulse.Stop()
 	f.flush() // never half an event
@@ -183,14 +187,16 @@ func (f *follower) prove() {
 	f.overdue = time.After(proofPatience)
 	f.proving.Go(func() {
 		rv, err := f.cache.newest(f.ctx, f.entry)
+		how := telemetry.ProofNatural
 		if err == nil {
 			ctx, cancel := context.WithTimeout(f.ctx, naturally)
 			defer cancel()
 			if _, behind := f.entry.Reach(ctx, rv); behind != nil {
+				how = telemetry.ProofCatchUp
 				f.entry.CatchUp(rv)
 			}
 		}
-		f.proof = proof{rv, err}
+		f.proof = proof{rv, err, how}
 		close(proven)
 	})
 }
@@ -219,6 +225,7 @@ func (f *follower) run() {
 		e, on := st.Event(f.at)
 		switch {
 		case !on:
+			f.entry.counts.slow.Add(1)
 			return // too slow for the history
 		case e == nil:
 			f.reached = max(f.reached, st.Applied)
@@ -243,6 +250,9 @@ func (f *follower) endInitial() bool {
 		return true
 	}
 	f.owesEnd, f.overdue = false, nil
+	if f.newest {
+		f.entry.counts.proofs.add(f.proof.how)
+	}
 	return f.sendBookmark(f.reached, true)
 }
 
@@ -305,6 +315,7 @@ func (f *follower) sendBookmark(rv uint64, ends bool) bool {
 // say whether they are the newest, as the API server does where its own cache
 // stays behind. It always reports false: that ends the watch.
 func (f *follower) sendError() bool {
+	f.entry.counts.proofs.add(telemetry.ProofFailed)
 	status := apierrors.NewTimeoutError("the cache could not be proven current in time", 1).Status()
 	encoded, err := runtime.Encode(statusEncoder(f.form.Format), &status)
 	if err != nil {

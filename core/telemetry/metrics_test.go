@@ -48,6 +48,7 @@ func TestMetricsHaveGoodNames(t *testing.T) {
 	r, _ := get(t, "/api/v1/pods")
 	call := tel.StartUpstream(r)
 	call.End(nil, errors.New("refused"))
+	observeCache(t, tel)
 
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {

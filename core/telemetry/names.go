@@ -85,6 +85,68 @@ const (
 	metricUpstreamDuration = "portico_upstream_request_duration_seconds"
 )
 
+// Metrics of what is in memory, named after those of kube-apiserver's watch cache.
+const (
+	metricCacheStreams      = "portico_watch_cache_streams"
+	metricCacheObjects      = "portico_watch_cache_objects"
+	metricCacheBytes        = "portico_watch_cache_size_bytes"
+	metricCacheHistory      = "portico_watch_cache_history_events"
+	metricCacheHistoryBytes = "portico_watch_cache_history_bytes"
+	metricCacheWatchers     = "portico_watch_cache_watchers"
+	metricCacheStaleness    = "portico_watch_cache_staleness_seconds"
+	metricCacheVersion      = "portico_watch_cache_resource_version"
+	metricCacheEvents       = "portico_watch_cache_events_received_total"
+	metricCacheInits        = "portico_watch_cache_initializations_total"
+	metricCacheAnswers      = "portico_watch_cache_answers_total"
+	metricCacheProofs       = "portico_watch_cache_consistent_read_total"
+	metricCacheUpstream     = "portico_watch_cache_upstream_request_total"
+	metricCachePassed       = "portico_watch_cache_passed_total"
+	metricCacheEnded        = "portico_watch_cache_streams_ended_total"
+	metricCacheMemory       = "portico_watch_cache_memory_bytes"
+	metricCacheMemoryLimit  = "portico_watch_cache_memory_limit_bytes"
+	metricTerminated        = "portico_terminated_watchers_total"
+)
+
+// Why a read is not answered from memory.
+const (
+	PassedUnsupported = "unsupported" // memory does not know what is asked, or not in this form
+	PassedPolicy      = "policy"      // the resource is not kept
+	PassedNewestGet   = "newest_get"  // one object at its newest version costs upstream no more than a proof
+	PassedNotGranted  = "not_granted" // the caller is not known, may not, or impersonates
+	PassedLoading     = "loading"     // the collection is not there yet
+	PassedUnavailable = "unavailable" // the collection cannot be had: forbidden, too large, gone
+	PassedHistory     = "history"     // older than what memory remembers
+	PassedNotFound    = "not_found"   // upstream may know of it
+	PassedNotCurrent  = "not_current" // memory could not be shown to be new enough in time
+)
+
+// How a read of the newest state knew that memory had it.
+const (
+	ProofNatural   = "natural"   // it had, or reached it at once
+	ProofCoalesced = "coalesced" // it was fetched, once for all who waited
+	ProofCatchUp   = "catch_up"  // by a watch that ends with a bookmark
+	ProofFailed    = "failed"
+)
+
+// What the cache itself asks the API server for.
+const (
+	ForList      = "list"
+	ForWatch     = "watch"
+	ForProbe     = "probe"
+	ForCatchUp   = "catch_up"
+	ForCoalesced = "coalesced"
+)
+
+// Why a stream ended.
+const (
+	EndedIdle       = "idle"
+	EndedRedefined  = "redefined"   // its CustomResourceDefinition changed
+	EndedRestored   = "restored"    // the API server's revision went backwards
+	EndedOverBudget = "over_budget" // it did not fit into memory
+	EndedRefused    = "refused"     // the API server does not let us have it any more
+	EndedStopped    = "stopped"     // the proxy ends
+)
+
 // Labels of metrics. None of them ever names a caller.
 const (
 	labelVerb        = "verb"
@@ -97,4 +159,8 @@ const (
 	labelCode        = "code"
 	labelRequestKind = "request_kind"
 	labelAddress     = "address"
+	labelFormat      = "format"
+	labelReason      = "reason"
+	labelProof       = "proof"
+	labelPurpose     = "purpose"
 )

@@ -49,10 +49,11 @@ type Telemetry struct {
 	Tracer  trace.Tracer
 	Metrics *Metrics
 
-	traces *sdktrace.TracerProvider // nil when tracing is off
-	pushed *sdkmetric.MeterProvider // nil when metrics are not pushed
-	undo   func()                   // unregisters the metrics
-	down   atomic.Bool
+	traces   *sdktrace.TracerProvider // nil when tracing is off
+	pushed   *sdkmetric.MeterProvider // nil when metrics are not pushed
+	undo     func()                   // unregisters the metrics
+	registry Registry
+	down     atomic.Bool
 }
 
 // New prepares export as o and the environment ask for it. It does not wait for
@@ -67,9 +68,10 @@ func New(ctx context.Context, o Options) (*Telemetry, error) {
 		return nil, err
 	}
 	t := &Telemetry{
-		Tracer:  noop.NewTracerProvider().Tracer(scope),
-		Metrics: metrics,
-		undo:    func() { unregister(o.Registry, metrics.collectors()) },
+		Tracer:   noop.NewTracerProvider().Tracer(scope),
+		Metrics:  metrics,
+		undo:     func() { unregister(o.Registry, metrics.collectors()) },
+		registry: o.Registry,
 	}
 	if err := t.export(ctx, o, res); err != nil {
 		return nil, errors.Join(err, t.Shutdown(ctx))

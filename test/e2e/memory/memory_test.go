@@ -87,18 +87,35 @@ func (s side) get(t *testing.T, path string) answer {
 // fromMemory asks until memory answers: the first to ask begins to fill it.
 func (s side) fromMemory(t *testing.T, path string) answer {
 	t.Helper()
-	for {
-		if a := s.get(t, path); a.servedBy != "upstream" || t.Context().Err() != nil {
-			return a
+	var a answer
+	until(t, path+" is answered from memory", func() bool { a = s.get(t, path); return a.servedBy != "upstream" })
+	return a
+}
+
+// until waits for something that happens in another process.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(20*time.Millisecond), time.After(2*time.Minute)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
 		}
-		pause(t)
 	}
 }
 
-func pause(t *testing.T) {
-	select {
-	case <-time.After(20 * time.Millisecond):
-	case <-t.Context().Done():
+// putInPlace writes a file whole, as operators' tools do: half a file may be
+// another policy.
+func putInPlace(t *testing.T, path, text string) {
+	t.Helper()
+	tmp := filepath.Join(t.TempDir(), "new")
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -237,6 +254,25 @@ func TestInspectShowsWhatIsInMemory(t *testing.T) {
 	}
 }
 
+func TestMetricsTellOfMemory(t *testing.T) {
+	p := cached(t)
+	s := newSide(t, p.Config(world.Token("admin")))
+	s.fromMemory(t, "/api/v1/nodes?resourceVersion=0")
+	s.get(t, "/api/v1/secrets?resourceVersion=0")
+	const nodes = `\{format="json",group="",%sresource="nodes",%sversion="v1"\}`
+	for series, least := range map[string]float64{
+		"portico_watch_cache_resource_version" + fmt.Sprintf(nodes, "", ""):                                1,
+		"portico_watch_cache_answers_total" + fmt.Sprintf(nodes, "", `served_by="cache",`):                 1,
+		"portico_watch_cache_upstream_request_total" + fmt.Sprintf(nodes, `purpose="(?:list|watch)",`, ""): 1,
+		`portico_watch_cache_passed_total\{reason="policy"\}`:                                              1,
+		"portico_watch_cache_memory_limit_bytes":                                                           512 << 20,
+	} {
+		if n := p.Gauge(series); n < least {
+			t.Errorf("%s is %v", series, n)
+		}
+	}
+}
+
 const (
 	configMapsInSessions = `apiVersion: proxy.elf.io/v1alpha1
 kind: CachePolicy
@@ -254,11 +290,7 @@ spec:
 // policy says so, answered from memory with every write through the proxy seen.
 func TestPolicyFilesSayWhatIsRemembered(t *testing.T) {
 	dir := t.TempDir()
-	policy := func(text string) {
-		if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	policy := func(text string) { putInPlace(t, filepath.Join(dir, "p.yaml"), text) }
 	policy(configMapsInSessions)
 	p := cached(t, "--policy-dir="+dir)
 	home := namespace(t)
@@ -279,9 +311,7 @@ func TestPolicyFilesSayWhatIsRemembered(t *testing.T) {
 		}
 	}
 	policy(configMapsInSessions + misspelt)
-	for !strings.Contains(p.Log(), "spec.memory") {
-		pause(t)
-	}
+	until(t, "the bad policy is reported", func() bool { return strings.Contains(p.Log(), "spec.memory") })
 	if a := s.fromMemory(t, "/api/v1/namespaces/"+home+"/configmaps"); a.code != http.StatusOK {
 		t.Errorf("after a bad policy: %d", a.code)
 	}

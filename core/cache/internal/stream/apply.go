@@ -48,6 +48,7 @@ func (s *Stream) reset(objects []*wire.Object, rv uint64) {
 		next.bytes += int64(o.Size())
 	}
 	next.base = next.objects
+	s.counts.Resets.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := s.state.Load(); last != nil {
@@ -71,6 +72,7 @@ func (s *Stream) apply(o *wire.Object, deleted bool) {
 	if isKnown(last, o, previous, deleted) {
 		return
 	}
+	s.counts.Events.Add(1)
 	next := &State{Applied: o.ResourceVersion, Oldest: last.Oldest, base: last.base, bytes: last.bytes, first: last.first, history: last.history}
 	next.objects = last.objects.Clone()
 	e := &Event{ResourceVersion: o.ResourceVersion, Object: o, Previous: previous, Deleted: deleted, bytes: eventOverhead}

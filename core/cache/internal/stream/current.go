@@ -50,6 +50,7 @@ func (s *Stream) probe() (uint64, error) {
 		namespace = ""
 		q.Set("fieldSelector", "metadata.name="+nobody)
 	}
+	s.counts.Probes.Add(1)
 	res, err := s.get(ctx, namespace, q)
 	if err != nil {
 		return 0, fmt.Errorf("probe revision: %w", err)
@@ -135,6 +136,7 @@ func (s *Stream) catchUpOnce() error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*catchUpSeconds*time.Second)
 	defer cancel()
 	seconds := int64(catchUpSeconds)
+	s.counts.CatchUps.Add(1)
 	events, err := s.openWatch(ctx, metav1.ListOptions{
 		ResourceVersion: strconv.FormatUint(s.State().Applied, 10), AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
 	})
@@ -161,5 +163,6 @@ func (s *Stream) catchUpOnce() error {
 // Fetch sends a request of the caller's making under the proxy's own identity.
 // The caller closes the body.
 func (s *Stream) Fetch(path string, q url.Values, accept string) (*http.Response, error) {
+	s.counts.Fetches.Add(1)
 	return s.source.Get(s.ctx, path, q, accept)
 }

@@ -97,6 +97,7 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 		// that begins anew must not lie behind what was read from it before.
 		o.ResourceVersion = ""
 	}
+	s.counts.Lists.Add(1)
 	res, err := s.get(ctx, "", query(o))
 	if err != nil {
 		return nil, s.judge(err)
@@ -117,6 +118,7 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.ResourceVersion = s.notBefore(o.ResourceVersion)
 	s.loading.Store(0)
+	s.counts.Watches.Add(1)
 	events, err := s.openWatch(ctx, o)
 	if err != nil {
 		return nil, s.judge(err)

@@ -20,7 +20,8 @@ var (
 	ErrRestored = errors.New("the API server's revision went backwards")
 )
 
-// Options says what to keep and where from. All fields but Log are required.
+// Options says what to keep and where from. All fields but Counts and Log are
+// required.
 type Options struct {
 	Schema *wire.Schema
 	Format wire.Format
@@ -28,6 +29,8 @@ type Options struct {
 	Source *Source
 	// Budget is shared by all streams.
 	Budget *Budget
+	// Counts are shared by the streams of one collection; nil counts for nobody.
+	Counts *Counts
 	Log    logr.Logger
 }
 
@@ -38,6 +41,7 @@ type Stream struct {
 
 	source *Source
 	budget *Budget
+	counts *Counts
 	log    logr.Logger
 	now    func() time.Time
 
@@ -59,7 +63,13 @@ type Stream struct {
 
 // New prepares a stream. It lives until ctx ends or it fails.
 func New(ctx context.Context, o Options) *Stream {
-	s := &Stream{Schema: o.Schema, Format: o.Format, source: o.Source, budget: o.Budget, log: o.Log, now: time.Now, loaded: make(chan struct{})}
+	if o.Counts == nil {
+		o.Counts = &Counts{}
+	}
+	s := &Stream{
+		Schema: o.Schema, Format: o.Format, source: o.Source, budget: o.Budget, counts: o.Counts, log: o.Log,
+		now: time.Now, loaded: make(chan struct{}),
+	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
 }
