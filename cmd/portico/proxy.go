@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/controller"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/server"
 	"github.com/portico-proxy/portico/core/telemetry"
@@ -125,11 +128,11 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	p.ready = map[string]healthz.Checker{"policies": chain.Ready, "serving": p.server.Ready, "upstream": p.upstream.Ready}
-	follow, err := p.policies(o, chain, deps)
+	follow, err := p.policies(cfg, o, chain, deps)
 	if err != nil {
 		return nil, err
 	}
-	return p, p.manage(cfg, o, follow)
+	return p, p.manage(cfg, o, follow...)
 }
 
 // deps are the parts that outlive any configuration.
@@ -204,9 +207,10 @@ func (p *proxy) endWatches() {
 	p.gate.EndWatches()
 }
 
-// policies compiles a chain for each state of the policy directory. A bad one is
+// policies compiles a chain for each state of the policy directory and of the
+// API's policies, which so far concern only what is in memory. A bad directory is
 // an error before anything has been started.
-func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.Deps) (manager.RunnableFunc, error) {
+func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switch, deps filters.Deps) ([]manager.Runnable, error) {
 	loader := config.Loader{Dir: o.policyDir, Scheme: runtime.NewScheme()}
 	if err := v1alpha1.AddToScheme(loader.Scheme); err != nil {
 		return nil, fmt.Errorf("register policies: %w", err)
@@ -214,20 +218,42 @@ func (p *proxy) policies(o proxyOptions, chain *pipeline.Switch, deps filters.De
 	if _, err := loader.Load(); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error {
-		return loader.Follow(ctx, p.log, func(s *config.Snapshot) error {
-			h, err := filters.Chain(s, deps)
-			if err != nil {
-				return err
-			}
-			if p.cache != nil {
-				p.cache.SetPolicies(cache.PoliciesFrom(s.Objects))
-			}
-			chain.Store(h)
-			p.log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
-			return nil
-		})
-	}, nil
+	watches := p.cache != nil && o.watchPolicies
+	sources := config.NewSources(watches, func(s *config.Snapshot) error { return p.apply(s, chain, deps) })
+	follow := []manager.Runnable{manager.RunnableFunc(func(ctx context.Context) error { return loader.Follow(ctx, p.log, sources.Files) })}
+	if !watches {
+		return follow, nil
+	}
+	client, err := dynamic.NewForConfigAndClient(cfg, &http.Client{Transport: p.upstream.Own()})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
+	}
+	return append(follow, &controller.Controller{Options: controller.Options{
+		Client: client, Resource: v1alpha1.GroupVersion.WithResource("cachepolicies"), Scheme: loader.Scheme,
+		Apply: sources.API, By: o.name(), Log: p.log.WithName("policies"),
+	}}), nil
+}
+
+// apply puts a snapshot in force, or refuses it.
+func (p *proxy) apply(s *config.Snapshot, chain *pipeline.Switch, deps filters.Deps) error {
+	h, err := filters.Chain(s, deps)
+	if err != nil {
+		return err
+	}
+	if p.cache != nil {
+		p.cache.SetPolicies(policiesOf(s))
+	}
+	chain.Store(h)
+	p.log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
+	return nil
+}
+
+// policiesOf lets nothing into memory before it is known what may be there.
+func policiesOf(s *config.Snapshot) cache.Policies {
+	if s.Partial {
+		return func(schema.GroupResource) cache.Policy { return cache.Policy{Refuse: true} }
+	}
+	return cache.PoliciesFrom(s.Objects)
 }
 
 // manage puts the parts under one controller-runtime manager, which serves

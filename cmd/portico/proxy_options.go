@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,8 +42,9 @@ type proxyOptions struct {
 	watchCache  bool
 	cacheMemory resource.QuantityValue
 
-	nodeName  string
-	policyDir string
+	nodeName      string
+	policyDir     string
+	watchPolicies bool
 
 	metricsAddress    string
 	healthAddress     string
@@ -57,6 +59,7 @@ func defaultProxyOptions() *proxyOptions {
 		certDir:        "/var/run/portico",
 		maxStreams:     250,
 		drainTimeout:   20 * time.Second,
+		watchPolicies:  true,
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
 		metricsAddress: "127.0.0.1:8080",
 		healthAddress:  ":8081",
@@ -112,6 +115,7 @@ func (o *proxyOptions) addMemoryFlags(f *pflag.FlagSet) {
 
 func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.nodeName, "node-name", o.nodeName, "Node the proxy runs on; named in traces.")
+	f.BoolVar(&o.watchPolicies, "watch-policies", o.watchPolicies, "Follow policies in the API as well, where their CustomResourceDefinition is installed and the proxy's identity may read them.")
 	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)
 	f.StringVar(&o.healthAddress, "health-probe-bind-address", o.healthAddress, `Where /healthz and /readyz are; "0" turns them off.`)
@@ -125,6 +129,15 @@ func (o *proxyOptions) applyLogging() error {
 	}
 	ctrl.SetLogger(klog.Background())
 	return nil
+}
+
+// name is what this proxy calls itself among others.
+func (o *proxyOptions) name() string {
+	if o.nodeName != "" {
+		return o.nodeName
+	}
+	host, _ := os.Hostname() // without either, its refusals are nobody's in particular
+	return host
 }
 
 // restConfig is who the proxy is to which API server.

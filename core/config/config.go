@@ -1,4 +1,5 @@
-// Package config holds one immutable Snapshot of what the policy files ask for.
+// Package config holds one immutable Snapshot of what policies ask for, be they
+// files or custom resources.
 package config
 
 import (
@@ -26,10 +27,14 @@ const maxFile = 3 << 20
 // Snapshot is what the proxy is asked to do, read at one moment. It is shared
 // and never changed.
 type Snapshot struct {
-	// Objects are the policies in the order of their files' names.
+	// Objects are the policies in the order of their files' names, and then of
+	// their own.
 	Objects []runtime.Object
-	// Digest is equal for equal files.
+	// Digest is equal for equal policies.
 	Digest string
+	// Partial says that those of the API are not known yet: what they may
+	// forbid is not to be done until they are.
+	Partial bool
 }
 
 // Loader reads policies of the kinds that Scheme knows.

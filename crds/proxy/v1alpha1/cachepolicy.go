@@ -14,12 +14,16 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Memory",type=string,JSONPath=`.spec.memory`
 // +kubebuilder:printcolumn:name="Reads",type=string,JSONPath=`.spec.reads`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type CachePolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   CachePolicySpec   `json:"spec"`
+	// Spec says what is asked for.
+	Spec CachePolicySpec `json:"spec"`
+	// Status says what has become of it. Proxies write it.
 	Status CachePolicyStatus `json:"status,omitempty"`
 }
 
@@ -133,7 +137,8 @@ const (
 // CachePolicyStatus is how a CachePolicy fares.
 type CachePolicyStatus struct {
 	// Conditions say how the policy fares. Accepted says whether proxies
-	// understood it.
+	// understood it, and if not, which field is to blame. Programmed says
+	// whether a proxy has put it in force. One proxy writes for all of them.
 	//
 	// +optional
 	// +listType=map

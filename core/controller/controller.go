@@ -1,0 +1,274 @@
+// Package controller keeps the policies in force true to the custom resources
+// of the API, and says in their status what has become of them.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// DefaultSpread is how long proxies take to report a change.
+const DefaultSpread = 5 * time.Second
+
+// Options says what to follow. All fields but Spread and Log are required.
+type Options struct {
+	// Client carries requests under the proxy's own identity.
+	Client dynamic.Interface
+	// Resource is what is followed, cluster-scoped. Its kind is in Scheme.
+	Resource schema.GroupVersionResource
+	Scheme   *runtime.Scheme
+	// Apply puts policies in force, or refuses them. It is called first when it
+	// is known what there is, be it nothing. digest is equal for equal ones.
+	Apply func(objects []runtime.Object, digest string) error
+	// By names this proxy where it has something of its own to say.
+	By string
+	// Spread is how long a change may go unreported, see [Controller]; 0 means
+	// [DefaultSpread].
+	Spread time.Duration
+	Log    logr.Logger
+}
+
+// Controller follows one kind of policy. Where its custom resource is not
+// installed, or the proxy's identity may not read it, there are no policies;
+// what was known before that stays.
+//
+// All proxies of a cluster come to the same verdict, so one of them has to write
+// it down. There is no leader, which would cost the API server more than the
+// writes: each proxy waits for a random part of the spread and then writes what
+// nobody has written by then.
+type Controller struct {
+	Options
+
+	informer cache.SharedIndexInformer
+	changed  chan struct{} // has room for one
+	due      *time.Timer   // the next report
+
+	mu          sync.Mutex // guards following
+	unavailable string     // why policies cannot be read
+
+	// Of the goroutine that runs Start.
+	policies map[string]*policy
+	applied  *string // what was put in force last
+	refusal  error   // of what is not in force
+	waiting  bool    // due is set
+	silent   bool    // status may not be written
+}
+
+// policy is what is known of one object.
+type policy struct {
+	generation int64
+	err        error          // why this generation was not understood
+	good       runtime.Object // the last generation that was
+	identity   string         // of good
+}
+
+// Start follows until ctx ends, and returns when nothing of it runs any more.
+func (c *Controller) Start(ctx context.Context) error {
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	defer c.due.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.informer.RunWithContext(ctx) })
+	wg.Go(func() {
+		// A collection may be complete without any event.
+		if cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced) {
+			c.say("")
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.changed:
+			c.sync()
+		case <-c.due.C:
+			c.waiting = false
+			c.report(ctx)
+		}
+	}
+}
+
+// NeedLeaderElection tells controller-runtime that every replica follows.
+func (c *Controller) NeedLeaderElection() bool { return false }
+
+func (c *Controller) prepare() error {
+	if c.Spread <= 0 {
+		c.Spread = DefaultSpread
+	}
+	c.changed, c.policies = make(chan struct{}, 1), map[string]*policy{}
+	c.due = time.NewTimer(time.Hour)
+	c.due.Stop()
+	c.informer = dynamicinformer.NewFilteredDynamicInformer(c.Client, c.Resource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+	_, err := c.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { c.say("") },
+		UpdateFunc: func(any, any) { c.say("") },
+		DeleteFunc: func(any) { c.say("") },
+	})
+	if err == nil {
+		err = c.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { c.missed(err) })
+	}
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", c.Resource.GroupResource(), err)
+	}
+	return nil
+}
+
+// missed takes note of why policies could not be read. That the API server did
+// not answer says nothing about them.
+func (c *Controller) missed(err error) {
+	switch {
+	case apierrors.IsNotFound(err):
+		c.say("their CustomResourceDefinition is not installed")
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		c.say("the proxy's identity may not list and watch them")
+	default:
+		c.Log.V(1).Info("policies of the API are not followed for now", "resource", c.Resource.Resource, "reason", err.Error())
+	}
+}
+
+// say wakes the controller. Each reason not to have policies is logged once.
+func (c *Controller) say(unavailable string) {
+	c.mu.Lock()
+	news := unavailable != c.unavailable
+	c.unavailable = unavailable
+	c.mu.Unlock()
+	if news && unavailable != "" {
+		c.Log.Info("Policies are not read from the API", "resource", c.Resource.GroupResource().String(), "reason", unavailable)
+	}
+	select {
+	case c.changed <- struct{}{}:
+	default: // it has been said
+	}
+}
+
+func (c *Controller) isKnown() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unavailable != "" || c.informer.HasSynced()
+}
+
+// objects are what the API has, by name.
+func (c *Controller) objects() map[string]*unstructured.Unstructured {
+	all := map[string]*unstructured.Unstructured{}
+	for _, o := range c.informer.GetStore().List() {
+		u := o.(*unstructured.Unstructured)
+		all[u.GetName()] = u
+	}
+	return all
+}
+
+// sync puts in force what the API has.
+func (c *Controller) sync() {
+	if !c.isKnown() {
+		return
+	}
+	objects := c.objects()
+	for name := range c.policies {
+		if objects[name] == nil {
+			delete(c.policies, name)
+		}
+	}
+	for name, u := range objects {
+		c.read(name, u)
+	}
+	c.apply()
+	c.plan()
+}
+
+// read decodes u, unless that has been done.
+func (c *Controller) read(name string, u *unstructured.Unstructured) {
+	p := c.policies[name]
+	if p == nil {
+		p = &policy{}
+		c.policies[name] = p
+	}
+	identity := fmt.Sprintf("%s %s %d", name, u.GetUID(), u.GetGeneration())
+	if p.generation == u.GetGeneration() && (p.err != nil || p.identity == identity) {
+		return
+	}
+	p.generation = u.GetGeneration()
+	good, err := c.decode(u)
+	if p.err = err; err != nil {
+		c.Log.Error(err, "Policy refused; what it said before stays in force", "resource", c.Resource.Resource, "name", name)
+		return
+	}
+	p.good, p.identity = good, identity
+}
+
+// validated are the kinds whose rules the API server keeps, if the definition
+// that is installed has them.
+type validated interface{ Validate() error }
+
+func (c *Controller) decode(u *unstructured.Unstructured) (runtime.Object, error) {
+	data, err := u.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	o, _, err := serializer.NewCodecFactory(c.Scheme, serializer.EnableStrict).UniversalDeserializer().Decode(data, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := o.(validated); ok {
+		return o, v.Validate()
+	}
+	return o, nil
+}
+
+// apply puts the good policies in force, in the order of their names.
+func (c *Controller) apply() {
+	var good []*policy
+	for _, p := range c.policies {
+		if p.good != nil {
+			good = append(good, p)
+		}
+	}
+	slices.SortFunc(good, func(a, b *policy) int { return strings.Compare(a.identity, b.identity) })
+	var objects []runtime.Object
+	var digest strings.Builder
+	for _, p := range good {
+		objects = append(objects, p.good)
+		digest.WriteString(p.identity + "\n")
+	}
+	state := digest.String()
+	if c.applied != nil && *c.applied == state {
+		return
+	}
+	if c.refusal = c.Apply(objects, state); c.refusal != nil {
+		c.Log.Error(c.refusal, "Policies refused; the ones before stay in force", "resource", c.Resource.Resource)
+		return
+	}
+	c.applied = &state
+}
+
+// plan sets the time of the next report, if there is something to report.
+func (c *Controller) plan() {
+	if c.waiting || c.silent || len(c.unreported()) == 0 {
+		return
+	}
+	c.waiting = true
+	c.due.Reset(rand.N(c.Spread))
+}
+
+var (
+	_ manager.Runnable               = (*Controller)(nil)
+	_ manager.LeaderElectionRunnable = (*Controller)(nil)
+)
