@@ -5,11 +5,15 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/metadata/fake"
 
 	"github.com/portico-proxy/portico/core/pipeline"
 )
@@ -136,5 +140,45 @@ func TestDrainingEndsWatchesFromMemory(t *testing.T) {
 		if err := pass(f, "watch", jane, "", ended); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
+	}
+}
+
+// TestDecisionsAreForgottenTwice has an API server that learns of a change later
+// than the proxy does.
+func TestDecisionsAreForgottenTwice(t *testing.T) {
+	var forgotten atomic.Int32
+	decide := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		if forgotten.Load() < 2 { // once, right after the change
+			return authorizer.DecisionAllow, "", nil
+		}
+		return authorizer.DecisionDeny, "", nil
+	})
+	g := gate(t, decide)
+	g.review = func() (authorizer.Authorizer, error) { forgotten.Add(1); return decide, nil }
+	scheme := fake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	defer func() {
+		cancel()
+		if err := <-followed; err != nil {
+			t.Error(err)
+		}
+	}()
+	err := pass(&Filter{Gate: g, Answers: yes}, "watch", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
+		binding := &metav1.PartialObjectMetadata{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "RoleBinding"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "jane"},
+		}
+		go func() {
+			followed <- (&Follower{Gate: g, Client: fake.NewSimpleMetadataClient(scheme, binding), Log: logr.Discard()}).Start(ctx)
+		}()
+		<-r.Context().Done()
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -12,6 +12,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
+// settle is how long after a change decisions are forgotten once more: API
+// servers learn of RBAC by watching it too, and one that has not yet heard of the
+// change answers by what was before.
+const settle = time.Second
+
 // Follower tells a gate of changes to RBAC, of which it reads the metadata only.
 // Where the proxy's identity may not, decisions just live out their time.
 type Follower struct {
@@ -34,17 +39,26 @@ func (f *Follower) Start(ctx context.Context) error {
 	defer informers.Shutdown()
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
+	again := time.NewTimer(settle)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			if err := f.Gate.forget(); err != nil {
-				f.Log.Error(err, "forget access decisions")
-			}
+			f.forget()
+			again.Reset(settle)
+		case <-again.C:
+			f.forget()
 		case <-tick.C:
 		}
 		f.Gate.judge(ctx)
+	}
+}
+
+func (f *Follower) forget() {
+	if err := f.Gate.forget(); err != nil {
+		f.Log.Error(err, "forget access decisions")
 	}
 }
 
