@@ -75,10 +75,10 @@ func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error
 
 func printStreams(out io.Writer, infos []cache.StreamInfo) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "GROUP\tVERSION\tRESOURCE\tFORMAT\tOBJECTS\tBYTES\tEVENTS\tEVENT-BYTES\tREADERS\tWATCHERS\tAPPLIED\tOLDEST\tAGE\tSAVED")
+	fmt.Fprintln(w, "GROUP\tVERSION\tRESOURCE\tFORMAT\tPART\tOBJECTS\tBYTES\tEVENTS\tEVENT-BYTES\tREADERS\tWATCHERS\tAPPLIED\tOLDEST\tAGE\tSAVED")
 	for _, i := range infos {
 		r := i.Resource
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t", cmp.Or(r.Group, "core"), r.Version, r.Resource, i.Format)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t", cmp.Or(r.Group, "core"), r.Version, r.Resource, i.Format, cmp.Or(i.Scope, "all"))
 		if !i.Loaded {
 			fmt.Fprintf(w, "loading\t\t\t\t%d\t\t\t\t\t\n", i.Readers)
 			continue

@@ -11,7 +11,7 @@ import (
 )
 
 // PoliciesFrom returns what the CachePolicies among objects ask for, on top of
-// [DefaultPolicy]. Refusals win.
+// [DefaultPolicy]. Refusals win, and then parts.
 func PoliciesFrom(objects []runtime.Object) Policies {
 	var asked []v1alpha1.CachePolicySpec
 	for _, o := range objects {
@@ -30,6 +30,7 @@ func PoliciesFrom(objects []runtime.Object) Policies {
 				return Policy{Refuse: true}
 			default:
 				p.Refuse = p.Refuse && !named
+				p.Parts = p.Parts || asked[i].Memory == v1alpha1.MemoryParts
 				if asked[i].Reads == v1alpha1.ReadsSession {
 					callers = append(callers, asked[i].Callers)
 				}

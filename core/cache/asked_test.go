@@ -22,11 +22,12 @@ func asked(memory v1alpha1.MemoryMode, reads v1alpha1.ReadMode, callers []v1alph
 func TestPoliciesAreAddedUp(t *testing.T) {
 	secrets, all := v1alpha1.CachedResource{Resource: "secrets"}, v1alpha1.CachedResource{Resource: "*"}
 	nodes := []v1alpha1.Caller{{Kind: v1alpha1.CallerGroup, Name: "system:nodes"}}
-	const keep, refuse, linear, session = v1alpha1.MemoryKeep, v1alpha1.MemoryRefuse, v1alpha1.ReadsLinearizable, v1alpha1.ReadsSession
+	const keep, parts, refuse, linear, session = v1alpha1.MemoryKeep, v1alpha1.MemoryParts, v1alpha1.MemoryRefuse, v1alpha1.ReadsLinearizable, v1alpha1.ReadsSession
 	for name, tt := range map[string]struct {
 		objects  []runtime.Object
 		resource schema.GroupResource
 		refuse   bool
+		parts    bool
 		session  bool // for a node
 	}{
 		"secrets-by-default":    {resource: schema.GroupResource{Resource: "secrets"}, refuse: true},
@@ -34,6 +35,8 @@ func TestPoliciesAreAddedUp(t *testing.T) {
 		"named":                 {objects: []runtime.Object{asked(keep, linear, nil, secrets)}, resource: schema.GroupResource{Resource: "secrets"}},
 		"not-named":             {objects: []runtime.Object{asked(keep, linear, nil, all)}, resource: schema.GroupResource{Resource: "secrets"}, refuse: true},
 		"refused":               {objects: []runtime.Object{asked(keep, linear, nil, secrets), asked(refuse, linear, nil, all)}, resource: schema.GroupResource{Resource: "secrets"}, refuse: true},
+		"in-parts":              {objects: []runtime.Object{asked(keep, linear, nil, all), asked(parts, linear, nil, all)}, resource: schema.GroupResource{Resource: "pods"}, parts: true},
+		"parts-refused":         {objects: []runtime.Object{asked(parts, linear, nil, all), asked(refuse, linear, nil, all)}, resource: schema.GroupResource{Resource: "pods"}, refuse: true},
 		"other-group":           {objects: []runtime.Object{asked(refuse, linear, nil, all)}, resource: schema.GroupResource{Group: "apps", Resource: "deployments"}},
 		"session-for-everybody": {objects: []runtime.Object{asked(keep, session, nil, all)}, resource: schema.GroupResource{Resource: "pods"}, session: true},
 		"session-for-nodes":     {objects: []runtime.Object{asked(keep, session, nodes, all)}, resource: schema.GroupResource{Resource: "pods"}, session: true},
@@ -43,7 +46,7 @@ func TestPoliciesAreAddedUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := cache.PoliciesFrom(tt.objects)(tt.resource)
 			node := &user.DefaultInfo{Name: "system:node:n1", Groups: []string{"system:nodes"}}
-			if got.Refuse != tt.refuse || (got.Session != nil && got.Session(node)) != tt.session {
+			if got.Refuse != tt.refuse || got.Parts != tt.parts || (got.Session != nil && got.Session(node)) != tt.session {
 				t.Errorf("got %+v", got)
 			}
 		})

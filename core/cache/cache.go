@@ -111,7 +111,7 @@ func (c *Cache) Answers(r *http.Request) bool {
 		return false
 	}
 	f, ok := negotiate(r, q.verb, false)
-	return ok && !c.streams.isClosed(q.gvr, f.Format)
+	return ok && !c.streams.isClosed(q, f.Format)
 }
 
 // question parses r and leaves out what no policy lets in.
@@ -121,7 +121,7 @@ func (c *Cache) question(r *http.Request) (*question, bool) {
 		return nil, false
 	}
 	p := c.policy(q.gvr.GroupResource())
-	q.session = p.isSession(r)
+	q.session, q.inParts = p.isSession(r), p.Parts
 	return q, !p.Refuse
 }
 
@@ -181,7 +181,7 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 	if !ok {
 		return nil, telemetry.PassedUnsupported
 	}
-	e := c.streams.use(streamKey{q.gvr, f.kept(known)}, known)
+	e := c.streams.use(q, f.kept(known), known)
 	if e == nil {
 		return nil, telemetry.PassedUnavailable
 	}

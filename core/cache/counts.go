@@ -20,7 +20,6 @@ import (
 type counts struct {
 	stream.Counts
 	memory, coalesced atomic.Int64 // answers
-	watchers          atomic.Int64 // now
 	slow              atomic.Int64 // watchers that fell off the history
 	proofs            tally        // of reads of the newest state
 }
@@ -68,8 +67,8 @@ func isRead(r *http.Request) bool {
 
 // ungranted says why a read goes upstream that carries no grant.
 func (c *Cache) ungranted(r *http.Request) string {
-	q, ok := parse(r)
-	if !ok {
+	q, kept := c.question(r)
+	if q == nil {
 		return telemetry.PassedUnsupported
 	}
 	p := c.policy(q.gvr.GroupResource())
@@ -77,11 +76,11 @@ func (c *Cache) ungranted(r *http.Request) string {
 	switch {
 	case !ok:
 		return telemetry.PassedUnsupported
-	case p.Refuse:
+	case !kept:
 		return telemetry.PassedPolicy
 	case q.isNewestGet() && p.Session == nil:
 		return telemetry.PassedNewestGet
-	case c.streams.isClosed(q.gvr, f.Format):
+	case c.streams.isClosed(q, f.Format):
 		return telemetry.PassedUnavailable
 	}
 	return telemetry.PassedNotGranted
@@ -112,7 +111,7 @@ type collection struct {
 
 // count returns the counts of k's collection. The caller holds s.mu.
 func (s *streams) count(k streamKey) *counts {
-	c := collection(k)
+	c := collection{k.gvr, k.format}
 	n, ok := s.counts[c]
 	if !ok {
 		n = &counts{}
@@ -142,7 +141,7 @@ func (c *Cache) Figures() telemetry.CacheFigures {
 
 func (c *counts) figures() telemetry.CollectionFigures {
 	return telemetry.CollectionFigures{
-		Watchers: c.watchers.Load(), Slow: c.slow.Load(), Events: c.Events.Load(), Resets: c.Resets.Load(), Proofs: c.proofs.read(),
+		Slow: c.slow.Load(), Events: c.Events.Load(), Resets: c.Resets.Load(), Proofs: c.proofs.read(),
 		Answers: map[string]int64{telemetry.ServedByCache: c.memory.Load(), telemetry.ServedByCoalesced: c.coalesced.Load()},
 		Upstream: map[string]int64{
 			telemetry.ForList: c.Lists.Load(), telemetry.ForWatch: c.Watches.Load(), telemetry.ForProbe: c.Probes.Load(),
@@ -161,6 +160,7 @@ func (e *entry) addTo(f *telemetry.CollectionFigures) {
 		f.ResourceVersion = st.Applied
 	}
 	f.Streams++
+	f.Watchers += e.watchers.Load()
 	f.Age = max(f.Age, e.Age())
 	f.Objects, f.History = f.Objects+st.Len(), f.History+st.Events()
 	objects, history := st.Bytes()

@@ -12,6 +12,9 @@ import (
 type StreamInfo struct {
 	Resource schema.GroupVersionResource `json:"resource"`
 	Format   string                      `json:"format"`
+	// Scope is the part of the collection that is kept, as a field selector;
+	// nothing is the whole.
+	Scope string `json:"scope,omitempty"`
 	// Loaded says that there is something to answer from; without it the
 	// numbers below are 0.
 	Loaded          bool   `json:"loaded"`
@@ -43,14 +46,14 @@ func (c *Cache) Streams() []StreamInfo {
 		infos = append(infos, describe(k, e))
 	}
 	slices.SortFunc(infos, func(a, b StreamInfo) int {
-		return cmp.Or(cmp.Compare(a.Resource.String(), b.Resource.String()), cmp.Compare(a.Format, b.Format))
+		return cmp.Or(cmp.Compare(a.Resource.String(), b.Resource.String()), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Scope, b.Scope))
 	})
 	return infos
 }
 
 func describe(k streamKey, e *entry) StreamInfo {
-	info := StreamInfo{Resource: k.gvr, Format: k.format.String(), Readers: int(e.users.Load()), Asking: e.Asking()}
-	info.Watchers, info.Saved = int(e.counts.watchers.Load()), e.counts.saved()
+	info := StreamInfo{Resource: k.gvr, Format: k.format.String(), Scope: k.scope.String(), Readers: int(e.users.Load()), Asking: e.Asking()}
+	info.Watchers, info.Saved = int(e.watchers.Load()), e.counts.saved()
 	st := e.State()
 	if st == nil {
 		return info

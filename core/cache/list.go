@@ -37,7 +37,8 @@ func (a *answer) list() (bool, error) {
 	if !ok {
 		return false, nil // upstream says that rv is too large, if it is
 	}
-	return true, a.send(a.page(st.Now(), ""), a.entry.Age())
+	p := a.page(st.Now(), "", a.indexed())
+	return true, a.send(p, a.entry.Age())
 }
 
 // listNewest answers with a state no older than the request.
@@ -60,7 +61,7 @@ func (a *answer) listNewest() (bool, error) {
 		}
 	}
 	a.entry.counts.proofs.add(how)
-	return true, a.send(a.page(st.Now(), ""), 0)
+	return true, a.send(a.page(st.Now(), "", a.indexed()), 0)
 }
 
 // listPage continues where another page ended, here or upstream.
@@ -86,7 +87,11 @@ func (a *answer) listExactly(rv uint64, from string) (bool, error) {
 	if !ok {
 		return a.decline(telemetry.PassedHistory) // upstream may remember more
 	}
-	return true, a.send(a.page(at, from), a.entry.Age())
+	p := a.page(at, from, stream.Scope{})
+	if p.meta.Continue == "" && a.limit > 0 && len(p.items) == int(a.limit) && a.entry.Scope.Field != "" {
+		return a.decline(telemetry.PassedUnsupported) // it is not known what lies beside the part
+	}
+	return true, a.send(p, a.entry.Age())
 }
 
 // page is what a list answers.
@@ -101,8 +106,9 @@ func (p *page) add(o *wire.Object) {
 	p.bytes += len(o.Raw)
 }
 
-// page selects from at, beginning at key from.
-func (a *answer) page(at stream.Snapshot, from string) *page {
+// page selects from at, beginning at key from. Whether there are more pages
+// depends on what is left of the objects in index, selected or not.
+func (a *answer) page(at stream.Snapshot, from string, index stream.Scope) *page {
 	p := &page{meta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(at.ResourceVersion, 10)}}
 	if key, ok := a.single(a.entry.Schema); ok {
 		if o := at.Get(key); a.selects(o) {
@@ -116,8 +122,11 @@ func (a *answer) page(at stream.Snapshot, from string) *page {
 	}
 	last, left := "", int64(0)
 	all := a.selectsAll()
-	at.Ascend(a.scope(a.entry.Schema), from, func(o *wire.Object) bool {
+	at.Ascend(a.within(a.entry.Schema), from, func(o *wire.Object) bool {
 		if limit > 0 && len(p.items) == limit {
+			if index.Field != "" && o.Fields().Get(index.Field) != index.Value {
+				return true
+			}
 			left++
 			return all // how many are left is told only where nothing is selected
 		}

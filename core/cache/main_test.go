@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,9 +171,12 @@ func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 // Large ones take longer than the proxy lets a request wait.
 func (p *proxy) warm(path, accept string) {
 	p.t.Helper()
+	if !strings.Contains(path, "?") {
+		path += "?resourceVersion=0"
+	}
 	var got cachetest.Answer
 	for range 20 {
-		if got = p.Get(path+"?resourceVersion=0", accept); got.ServedBy() == "cache" {
+		if got = p.Get(path, accept); got.ServedBy() == "cache" {
 			return
 		}
 	}

@@ -49,6 +49,7 @@ type question struct {
 	initial   bool // a watch begins with the state
 	newest    bool // the state must be the newest there is
 	session   bool // or as new as what went through here
+	inParts   bool // collections are not kept whole
 }
 
 // parse reads r. It reports false if the cache has nothing to do with it.
@@ -255,9 +256,9 @@ func (q *question) selectsAll() bool { return q.fields.Empty() && q.labels.Empty
 // the way that is older than resourceVersionMatch.
 func (q *question) isLegacyExact() bool { return q.match == "" && q.limit > 0 && q.rv > 0 }
 
-// scope returns the namespace of all that q can select, if that is one, as
+// within returns the namespace of all that q can select, if that is one, as
 // apiserver's SelectionPredicate.MatchesSingleNamespace has it.
-func (q *question) scope(s *wire.Schema) string {
+func (q *question) within(s *wire.Schema) string {
 	if q.namespace != "" || q.token != "" || !s.Namespaced {
 		return q.namespace
 	}
@@ -269,7 +270,7 @@ func (q *question) scope(s *wire.Schema) string {
 // apiserver's SelectionPredicate.MatchesSingle has it.
 func (q *question) single(s *wire.Schema) (string, bool) {
 	name, ok := q.fields.RequiresExactMatch("metadata.name")
-	namespace := q.scope(s)
+	namespace := q.within(s)
 	if !ok || q.token != "" || (s.Namespaced && namespace == "") {
 		return "", false
 	}

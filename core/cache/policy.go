@@ -13,6 +13,9 @@ import (
 type Policy struct {
 	// Refuse keeps the resource out of memory.
 	Refuse bool
+	// Parts keeps nothing but parts of it in memory: namespaces, and the pods of
+	// nodes.
+	Parts bool
 	// Session names callers for whom a read need only be as new as what was
 	// written and read through this proxy: it costs upstream nothing. Nil is
 	// nobody.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
@@ -21,7 +22,7 @@ const (
 	retryTooLarge  = 5 * time.Minute
 )
 
-// streams are the collections in memory. They begin when somebody asks and end
+// streams are the collections in memory, or parts of them. They begin when somebody asks and end
 // when nobody has for a while.
 type streams struct {
 	source *stream.Source
@@ -47,6 +48,7 @@ type streams struct {
 type streamKey struct {
 	gvr    schema.GroupVersionResource
 	format wire.Format
+	scope  stream.Scope
 }
 
 // resource is what is known about a resource once learned is closed.
@@ -64,9 +66,10 @@ type entry struct {
 	counts  *counts
 	writers map[form]*wire.Writer
 	// flights holds a stream.Flights[*recorded] for each coalesced question.
-	flights sync.Map
-	users   atomic.Int64
-	used    atomic.Int64 // when last, Unix nanoseconds
+	flights  sync.Map
+	users    atomic.Int64
+	watchers atomic.Int64 // of the users
+	used     atomic.Int64 // when last, Unix nanoseconds
 }
 
 func newStreams(o Options) *streams {
@@ -91,6 +94,7 @@ func (s *streams) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.stopIdle()
+			s.forgetClosed()
 			s.checkStale()
 		}
 	}
@@ -140,26 +144,6 @@ func (s *streams) learn(ctx context.Context, gvr schema.GroupVersionResource, r 
 	r.schema, r.definition = known, crd
 }
 
-// use returns the collection for k, begun if need be, or nil if there is none to
-// be had now. The caller calls release when done.
-func (s *streams) use(k streamKey, known *wire.Schema) *entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e, ok := s.open[k]
-	if !ok {
-		if s.ctx.Err() != nil || time.Now().Before(s.closed[k]) {
-			return nil
-		}
-		e = s.begin(k, known)
-	}
-	if e.Err() != nil {
-		return nil // it is about to end
-	}
-	e.users.Add(1)
-	e.used.Store(time.Now().UnixNano())
-	return e
-}
-
 func (e *entry) release() {
 	e.used.Store(time.Now().UnixNano())
 	e.users.Add(-1)
@@ -170,7 +154,7 @@ func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
 	e := &entry{counts: s.count(k), writers: writersOf(known, k.format)}
 	e.Stream = stream.New(s.ctx, stream.Options{
-		Schema: known, Format: k.format, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
+		Schema: known, Format: k.format, Scope: k.scope, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
 	})
 	s.open[k] = e
 	s.wg.Go(func() {
@@ -210,9 +194,23 @@ func (s *streams) end(k streamKey, e *entry) {
 		s.closed[k] = time.Now().Add(retryTooLarge)
 	default:
 		s.closed[k] = time.Now().Add(retryRefused)
-		delete(s.resources, k.gvr) // it may come back as another
+		if !apierrors.IsForbidden(err) { // which is about a part only
+			s.drop(k.gvr) // it may come back as another
+		}
 	}
-	s.log.V(1).Info("stream ended", "resource", k.gvr.String(), "format", k.format.String(), "reason", err.Error())
+	s.log.V(1).Info("stream ended", "resource", k.gvr.String(), "format", k.format.String(), "scope", k.scope.String(), "reason", err.Error())
+}
+
+// forgetClosed drops what may be tried again, for callers can name any number of
+// parts.
+func (s *streams) forgetClosed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, until := range s.closed {
+		if time.Now().After(until) {
+			delete(s.closed, k)
+		}
+	}
 }
 
 func (s *streams) stopIdle() {
@@ -223,11 +221,4 @@ func (s *streams) stopIdle() {
 			e.Fail(errIdle)
 		}
 	}
-}
-
-// isClosed reports whether k is known not to be had for now.
-func (s *streams) isClosed(gvr schema.GroupVersionResource, format wire.Format) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ctx == nil || time.Now().Before(s.closed[streamKey{gvr, format}])
 }

@@ -87,6 +87,9 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 	f := a.follow(at, from)
 	f.since = from
 	defer f.stop()
+	if f.isShort() {
+		f.prove()
+	}
 	f.run()
 	return true, nil
 }
@@ -98,8 +101,9 @@ func (a *answer) watchState(st *stream.State, need uint64) (bool, error) {
 	f := a.follow(st.End(), st.Applied)
 	defer f.stop()
 	if a.bookmarks {
-		f.owesEnd, f.need = true, max(need, st.Applied)
+		f.owes, f.need = endOfInitial, max(need, st.Applied)
 		if a.newest {
+			f.overdue = time.After(proofPatience)
 			f.prove()
 		}
 	}
@@ -123,7 +127,7 @@ type follower struct {
 	begun   uint64 // where the watch began
 	reached uint64 // everything up to here has been sent
 
-	owesEnd bool          // the bookmark that ends initial events is still to come
+	owes    owed          // the bookmark that is still to come
 	need    uint64        // from where on it may
 	proof   proof         // how new the newest state is
 	proven  chan struct{} // closed once proof is there; nil if nobody asks
@@ -131,6 +135,15 @@ type follower struct {
 	overdue <-chan time.Time // when to give up on it
 	pulse   *time.Timer      // the next bookmark
 }
+
+// owed is a bookmark that waits for the stream to have come far enough.
+type owed uint8
+
+const (
+	nothing      owed = iota
+	endOfInitial      // events
+	lastBookmark      // of a short watch
+)
 
 // proof is the outcome of asking how new the newest state is.
 type proof struct {
@@ -154,12 +167,12 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 	_ = f.rc.SetWriteDeadline(deadline.Add(stallPatience))
 	a.w.WriteHeader(http.StatusOK)
 	_ = f.rc.Flush()
-	a.entry.counts.watchers.Add(1)
+	a.entry.watchers.Add(1)
 	return f
 }
 
 func (f *follower) stop() {
-	f.entry.counts.watchers.Add(-1)
+	f.entry.watchers.Add(-1)
 	f.cancel()
 	f.pulse.Stop()
 	f.flush() // never half an event
@@ -168,23 +181,24 @@ func (f *follower) stop() {
 	f.proving.Wait()
 }
 
-// schedule sets the next bookmark: every minute, and shortly before the end.
-func (f *follower) schedule() {
+// schedule sets the next bookmark: every minute, and shortly before the end. It
+// reports false if there is no next one.
+func (f *follower) schedule() bool {
 	deadline, _ := f.ctx.Deadline()
 	wait := min(bookmarkEvery, time.Until(deadline)-bookmarkBefore)
 	if !f.bookmarks || wait < 0 {
 		f.pulse.Stop()
-		return
+		return false
 	}
 	f.pulse.Reset(wait)
+	return true
 }
 
-// prove asks how new the newest state is, while the state is being sent.
+// prove asks how new the newest state is, while the watch goes on.
 func (f *follower) prove() {
 	proven := make(chan struct{})
 	f.proven = proven
 	f.need = 1<<64 - 1
-	f.overdue = time.After(proofPatience)
 	f.proving.Go(func() {
 		rv, err := f.cache.newest(f.ctx, f.entry)
 		how := telemetry.ProofNatural
@@ -229,12 +243,12 @@ func (f *follower) run() {
 			return // too slow for the history
 		case e == nil:
 			f.reached = max(f.reached, st.Applied)
-			if !f.endInitial() || !f.flush() || !f.rest(st) {
+			if !f.settle() || !f.flush() || !f.rest(st) {
 				return
 			}
 		default:
 			// A revision may have several events: its end is where the next begins.
-			if e.ResourceVersion > f.reached && !f.endInitial() || !f.sendEvent(e) {
+			if e.ResourceVersion > f.reached && !f.settle() || !f.sendEvent(e) {
 				return
 			}
 			f.reached = e.ResourceVersion
@@ -243,27 +257,28 @@ func (f *follower) run() {
 	}
 }
 
-// endInitial tells the client that it has all of the state, once that is so. It
-// reports false if the client is gone.
-func (f *follower) endInitial() bool {
-	if !f.owesEnd || f.reached < f.need {
+// settle sends the bookmark that is owed, once it is true. It reports false if
+// the client is gone.
+func (f *follower) settle() bool {
+	if f.owes == nothing || f.reached < f.need {
 		return true
 	}
-	f.owesEnd, f.overdue = false, nil
-	if f.newest {
+	ends := f.owes == endOfInitial
+	f.owes, f.overdue = nothing, nil
+	if ends && f.newest {
 		f.entry.counts.proofs.add(f.proof.how)
 	}
-	return f.sendBookmark(f.reached, true)
+	return (!ends && f.reached == f.begun) || f.sendBookmark(f.reached, ends)
 }
 
-// takeProof learns from when on initial events may end. It reports false if the
-// watch is over.
+// takeProof learns from when on the bookmark that is owed is true. It reports
+// false if the watch is over.
 func (f *follower) takeProof() bool {
 	select {
 	case <-f.proven:
 		f.proven = nil
 		f.need = max(f.proof.rv, f.begun)
-		return f.proof.err == nil || f.sendError()
+		return f.proof.err == nil || f.owes != endOfInitial || f.sendError()
 	default:
 		return true
 	}
@@ -283,9 +298,29 @@ func (f *follower) rest(st *stream.State) bool {
 	case <-f.overdue:
 		return f.sendError()
 	case <-f.pulse.C:
-		f.schedule()
-		return f.owesEnd || st.Applied <= f.begun || f.entry.Bookmark() == nil || f.sendBookmark(st.Applied, false)
+		return f.mark(st)
 	}
+}
+
+// isShort reports a watch that wants to know what happens up to its end rather
+// than to go on, such as that of a proxy behind this one that catches up. A
+// quiet collection must be asked for that.
+func (f *follower) isShort() bool { return f.bookmarks && f.timeout < bookmarkEvery && !f.session }
+
+// mark sends a bookmark, or sees to it that one is sent before the end. It
+// reports false if the client is gone.
+func (f *follower) mark(st *stream.State) bool {
+	more := f.schedule()
+	switch {
+	case f.owes != nothing, f.entry.Bookmark() == nil:
+		return true
+	case more || !f.isShort():
+		return st.Applied <= f.begun || f.sendBookmark(st.Applied, false)
+	case f.proven == nil && st.Applied <= f.begun:
+		f.prove() // once more
+	}
+	f.owes = lastBookmark
+	return true
 }
 
 // sendEvent sends what e means to this watcher (cacheWatcher.convertToWatchEvent).

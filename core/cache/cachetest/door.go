@@ -124,6 +124,16 @@ func (d *Door) AddNamespace(name string) {
 	d.Write(http.MethodPost, "/api/v1/namespaces", Object{"metadata": Object{"name": name}})
 }
 
+// Bind puts a pod of the collection pods on a node, as a scheduler does, and
+// returns it.
+func (d *Door) Bind(pods, name, node string) Object {
+	d.t.Helper()
+	d.Write(http.MethodPost, pods+"/"+name+"/binding", Object{
+		"apiVersion": "v1", "kind": "Binding", "metadata": Object{"name": name}, "target": Object{"kind": "Node", "name": node},
+	})
+	return d.Read(pods + "/" + name)
+}
+
 // Pod is as small as a pod can be.
 func Pod(name string, labels Object) Object {
 	return Object{

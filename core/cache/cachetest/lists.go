@@ -29,6 +29,9 @@ func listsEqual(t *testing.T, d *Door, p *answerer) {
 		}
 		o := d.Write(http.MethodPost, "/api/v1/namespaces/"+ns+"/pods", Pod(fmt.Sprintf("web-%d", i), Object{"app": "web", "odd": fmt.Sprint(i%2 == 1)}))
 		rv = ResourceVersion(o)
+		if i%3 == 0 {
+			rv = ResourceVersion(d.Bind("/api/v1/namespaces/"+ns+"/pods", fmt.Sprintf("web-%d", i), "n1"))
+		}
 	}
 	exact := "resourceVersion=" + rv + "&resourceVersionMatch=Exact"
 	for name, accept := range formats {
@@ -48,6 +51,10 @@ func listsEqual(t *testing.T, d *Door, p *answerer) {
 				exact + "&fieldSelector=metadata.namespace%3Dlists,metadata.name%3Dweb-1&limit=1",
 				exact + "&fieldSelector=spec.nodeName%3D",
 				exact + "&fieldSelector=spec.nodeName%3Dn1",
+				exact + "&fieldSelector=spec.nodeName%3Dn1&limit=1",
+				exact + "&fieldSelector=spec.nodeName%3Dn1&limit=2",
+				"resourceVersionMatch=NotOlderThan&resourceVersion=" + rv + "&fieldSelector=spec.nodeName%3Dn1&limit=1",
+				"resourceVersionMatch=NotOlderThan&resourceVersion=" + rv + "&fieldSelector=spec.nodeName%3Dn1&limit=2", // all there are
 				exact + "&fieldSelector=spec.host%3D",
 				exact + "&fieldSelector=" + url.QueryEscape("status.phase=Pending,spec.restartPolicy!=Never"),
 				"resourceVersion=" + rv + "&limit=2", // the legacy way to say Exact

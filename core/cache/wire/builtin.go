@@ -71,6 +71,17 @@ var builtinFields = map[schema.GroupResource]builtin{
 	}},
 }
 
+// PartField returns the field by which the API server indexes r's objects (the
+// Indexers of its registry), so that asking for those that have one value in it
+// costs it little; nothing if there is none.
+func PartField(r schema.GroupResource) string {
+	switch r {
+	case schema.GroupResource{Resource: "pods"}, schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"}:
+		return "spec.nodeName"
+	}
+	return ""
+}
+
 // CustomField is a field that a CustomResourceDefinition makes selectable. path
 // is its jsonPath; only plain ones (".spec.color") are understood.
 func CustomField(path string) (Field, bool) {

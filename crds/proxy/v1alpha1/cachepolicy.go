@@ -48,8 +48,10 @@ type CachePolicySpec struct {
 	// +kubebuilder:validation:MaxItems=100
 	Resources []CachedResource `json:"resources"`
 
-	// Memory says whether the resources may be kept in memory. Refuse wins over
-	// Keep where several policies speak of one resource. Secrets, ConfigMaps,
+	// Memory says whether the resources may be kept in memory. Parts keeps what
+	// is asked for of single namespaces and, of pods, of single nodes, and never
+	// a whole collection. Refuse wins over Parts, and Parts over Keep, where
+	// several policies speak of one resource. Secrets, ConfigMaps,
 	// Leases and Events are kept only if a policy names them; "*" does not.
 	//
 	// +optional
@@ -74,12 +76,13 @@ type CachePolicySpec struct {
 
 // MemoryMode says whether a resource may be kept in memory.
 //
-// +kubebuilder:validation:Enum=Keep;Refuse
+// +kubebuilder:validation:Enum=Keep;Parts;Refuse
 type MemoryMode string
 
 // The memory modes.
 const (
 	MemoryKeep   MemoryMode = "Keep"
+	MemoryParts  MemoryMode = "Parts"
 	MemoryRefuse MemoryMode = "Refuse"
 )
 

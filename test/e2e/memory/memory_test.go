@@ -223,7 +223,7 @@ func TestInspectShowsWhatIsInMemory(t *testing.T) {
 	newSide(t, p.Config(world.Token("admin"))).fromMemory(t, "/api/v1/nodes?resourceVersion=0")
 	metrics := strings.TrimSuffix(strings.TrimPrefix(p.Metrics, "http://"), "/metrics")
 	out, err := exec.Command(proxy.Binary(t), "inspect", "streams", "--metrics-bind-address="+metrics).CombinedOutput()
-	if err != nil || !regexp.MustCompile(`(?m)^core +v1 +nodes +json +0 `).Match(out) {
+	if err != nil || !regexp.MustCompile(`(?m)^core +v1 +nodes +json +all +0 `).Match(out) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

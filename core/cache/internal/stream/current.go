@@ -45,11 +45,7 @@ func (s *Stream) probe() (uint64, error) {
 	if st := s.State(); st != nil {
 		applied = st.Applied
 	}
-	q, namespace := url.Values{"limit": {"1"}}, nobody
-	if !s.Schema.Namespaced {
-		namespace = ""
-		q.Set("fieldSelector", "metadata.name="+nobody)
-	}
+	namespace, q := s.Scope.smallest(s.Schema.Namespaced)
 	s.counts.Probes.Add(1)
 	res, err := s.get(ctx, namespace, q)
 	if err != nil {

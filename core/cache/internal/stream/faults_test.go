@@ -112,7 +112,7 @@ func (x *exchange) refuse(code int, reason string) {
 func (x *exchange) end() { x.serve(nil) }
 
 // startBroken runs a stream against a breaker.
-func startBroken(t *testing.T, budget int64) (*Stream, *breaker) {
+func startBroken(t *testing.T, budget int64, part Scope) (*Stream, *breaker) {
 	t.Helper()
 	ignore := goleak.IgnoreCurrent()
 	b := &breaker{t: t, requests: make(chan *exchange)}
@@ -123,7 +123,7 @@ func startBroken(t *testing.T, budget int64) (*Stream, *breaker) {
 	}
 	transport := &http.Transport{}
 	s := New(t.Context(), Options{
-		Schema: pods, Format: wire.JSON, Source: &Source{Transport: transport, Base: base}, Budget: &Budget{Limit: budget}, Log: logr.Discard(),
+		Schema: pods, Format: wire.JSON, Scope: part, Source: &Source{Transport: transport, Base: base}, Budget: &Budget{Limit: budget}, Log: logr.Discard(),
 	})
 	stopped := make(chan struct{})
 	go func() { s.Run(); close(stopped) }()
@@ -167,7 +167,7 @@ func reach(t *testing.T, s *Stream, rv uint64) *State {
 }
 
 func TestRestoredUpstreamEndsTheStream(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	load(t, s, b)
 	go func() { b.next().list(5) }()
 	if _, err := s.Current(t.Context()); !errors.Is(err, ErrRestored) {
@@ -179,7 +179,7 @@ func TestRestoredUpstreamEndsTheStream(t *testing.T) {
 }
 
 func TestExpiredWatchIsListedAnew(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	x := load(t, s, b)
 	c := s.State().End()
 	x.expire().end()
@@ -194,7 +194,7 @@ func TestExpiredWatchIsListedAnew(t *testing.T) {
 }
 
 func TestCatchUpProvesQuietCollections(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	x := load(t, s, b)
 	s.CatchUp(12)
 	second := b.next()
@@ -213,7 +213,7 @@ func TestCatchUpProvesQuietCollections(t *testing.T) {
 }
 
 func TestRelistsNeverGoBack(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	x := load(t, s, b)
 	s.CatchUp(15)
 	b.next().bookmark(15, false)
@@ -226,7 +226,7 @@ func TestRelistsNeverGoBack(t *testing.T) {
 }
 
 func TestMalformedFramesAreNotBelieved(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	x := load(t, s, b)
 	x.event("MODIFIED", "a/1", 11).send(`{"type":"MODIFIED","object":{"metadata":{"name":"x"}}}`).end()
 	again := b.next()
@@ -240,7 +240,7 @@ func TestMalformedFramesAreNotBelieved(t *testing.T) {
 }
 
 func TestRefusalEndsTheStream(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	b.next().refuse(http.StatusForbidden, "Forbidden")
 	if <-s.Done(); !apierrors.IsForbidden(s.Err()) {
 		t.Errorf("ended by %v", s.Err())
@@ -248,7 +248,7 @@ func TestRefusalEndsTheStream(t *testing.T) {
 }
 
 func TestOldServersAreListed(t *testing.T) {
-	s, b := startBroken(t, 0)
+	s, b := startBroken(t, 0, Scope{})
 	b.next().refuse(http.StatusUnprocessableEntity, "Invalid") // no WatchList
 	x := b.next()
 	if got := x.query; got.Get("watch") != "" || got.Get("resourceVersion") != "" {
@@ -272,7 +272,7 @@ func reach2(t *testing.T, s *Stream, rv uint64) *State {
 }
 
 func TestLoadingStopsAtTheBudget(t *testing.T) {
-	s, b := startBroken(t, 2000)
+	s, b := startBroken(t, 2000, Scope{})
 	x := b.next()
 	go func() {
 		for i := range 100 {
@@ -281,5 +281,47 @@ func TestLoadingStopsAtTheBudget(t *testing.T) {
 	}()
 	if <-s.Done(); !errors.Is(s.Err(), ErrOverBudget) {
 		t.Errorf("ended by %v", s.Err())
+	}
+}
+
+func TestObjectsLeaveAPart(t *testing.T) {
+	s, b := startBroken(t, 0, Scope{Field: "spec.nodeName", Value: "n1"})
+	x := b.next()
+	if got := x.query.Get("fieldSelector"); got != "spec.nodeName=n1" {
+		t.Errorf("asked for %q", got)
+	}
+	x.event("ADDED", "a/1", 3).event("ADDED", "a/2", 4).bookmark(10, true)
+	at := s.Loaded(t.Context()).End()
+	// The API server sends what the object was, at what made it another.
+	x.event("DELETED", "a/1", 12)
+	st := reach(t, s, 12)
+	e, _ := st.Event(at)
+	if st.Len() != 1 || !e.Deleted || e.Previous.ResourceVersion != 3 || !strings.Contains(string(e.Object.Raw), `"12"`) {
+		t.Errorf("%d objects, event %+v", st.Len(), e)
+	}
+}
+
+func TestProbesAskForNoMoreThanThePart(t *testing.T) {
+	for want, scope := range map[string]Scope{
+		"/api/v1/namespaces/portico-probe-none/pods?limit=1":                                        {},
+		"/api/v1/namespaces/portico-probe-none/pods?fieldSelector=spec.nodeName%3Da%5C%2Cb&limit=1": {Field: "spec.nodeName", Value: "a,b"},
+		"/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dportico-probe-none&limit=1":        {Namespace: "a"},
+	} {
+		s, b := startBroken(t, 0, scope)
+		x := b.next()
+		x.bookmark(10, true)
+		s.Loaded(t.Context())
+		asked := make(chan string, 1)
+		go func() {
+			probe := b.next()
+			asked <- probe.r.URL.String()
+			probe.list(11)
+		}()
+		if rv, err := s.Current(t.Context()); rv != 11 || err != nil {
+			t.Errorf("%v: %d, %v", scope, rv, err)
+		}
+		if got := <-asked; got != want {
+			t.Errorf("%v: asked %s, want %s", scope, got, want)
+		}
 	}
 }

@@ -98,7 +98,7 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 		o.ResourceVersion = ""
 	}
 	s.counts.Lists.Add(1)
-	res, err := s.get(ctx, "", query(o))
+	res, err := s.getPart(ctx, query(o))
 	if err != nil {
 		return nil, s.judge(err)
 	}

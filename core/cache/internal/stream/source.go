@@ -103,7 +103,6 @@ func query(o metav1.ListOptions) url.Values {
 	set("resourceVersion", o.ResourceVersion)
 	set("resourceVersionMatch", string(o.ResourceVersionMatch))
 	set("continue", o.Continue)
-	set("fieldSelector", o.FieldSelector)
 	if o.Limit > 0 {
 		set("limit", strconv.FormatInt(o.Limit, 10))
 	}
@@ -119,7 +118,15 @@ func query(o metav1.ListOptions) url.Values {
 	return q
 }
 
-// get asks for this stream's collection and insists on its format.
+// getPart asks for what this stream keeps.
+func (s *Stream) getPart(ctx context.Context, q url.Values) (*http.Response, error) {
+	if s.Scope.Field != "" {
+		q.Set("fieldSelector", s.Scope.selector(""))
+	}
+	return s.get(ctx, s.Scope.Namespace, q)
+}
+
+// get asks for objects of this stream's resource and insists on its format.
 func (s *Stream) get(ctx context.Context, namespace string, q url.Values) (*http.Response, error) {
 	res, err := s.source.Get(ctx, CollectionPath(s.Schema.Resource, namespace), q, s.Format.MediaType())
 	if err != nil {
@@ -138,7 +145,7 @@ func (s *Stream) openWatch(ctx context.Context, o metav1.ListOptions) (*events, 
 	q := query(o)
 	q.Set("watch", "true")
 	ctx, cancel := context.WithCancel(ctx)
-	res, err := s.get(ctx, "", q) //nolint:bodyclose // events.Close does
+	res, err := s.getPart(ctx, q) //nolint:bodyclose // events.Close does
 	if err != nil {
 		cancel()
 		return nil, err

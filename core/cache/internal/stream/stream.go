@@ -20,11 +20,13 @@ var (
 	ErrRestored = errors.New("the API server's revision went backwards")
 )
 
-// Options says what to keep and where from. All fields but Counts and Log are
-// required.
+// Options says what to keep and where from. All fields but Scope, Counts and Log
+// are required.
 type Options struct {
 	Schema *wire.Schema
 	Format wire.Format
+	// Scope is the part of the collection to keep.
+	Scope Scope
 	// Source is where the collection comes from.
 	Source *Source
 	// Budget is shared by all streams.
@@ -34,10 +36,11 @@ type Options struct {
 	Log    logr.Logger
 }
 
-// A Stream keeps one collection. Use [Stream.Run] to keep it going.
+// A Stream keeps one collection or a part of it. Use [Stream.Run] to keep it going.
 type Stream struct {
 	Schema *wire.Schema
 	Format wire.Format
+	Scope  Scope
 
 	source *Source
 	budget *Budget
@@ -67,7 +70,7 @@ func New(ctx context.Context, o Options) *Stream {
 		o.Counts = &Counts{}
 	}
 	s := &Stream{
-		Schema: o.Schema, Format: o.Format, source: o.Source, budget: o.Budget, counts: o.Counts, log: o.Log,
+		Schema: o.Schema, Format: o.Format, Scope: o.Scope, source: o.Source, budget: o.Budget, counts: o.Counts, log: o.Log,
 		now: time.Now, loaded: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
