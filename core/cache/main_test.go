@@ -38,12 +38,17 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
+// planeOptions are those of every control plane here.
+func planeOptions(programs string) controlplane.Options {
+	return controlplane.Options{Programs: programs, Flags: map[controlplane.Part][]string{
+		controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"},
+	}}
+}
+
 func run(m *testing.M) int {
 	dir, err := controlplane.Programs(context.Background(), controlplane.ProgramsOptions{Progress: os.Stderr})
 	if err == nil {
-		plane, err = controlplane.Start(context.Background(), controlplane.Options{Programs: dir, Flags: map[controlplane.Part][]string{
-			controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"},
-		}})
+		plane, err = controlplane.Start(context.Background(), planeOptions(dir))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -113,8 +118,13 @@ func (grant) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Han
 // newProxy starts a cache and a server in front of it, and stops both with the test.
 func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 	t.Helper()
+	return newProxyOf(t, plane.Config(), change)
+}
+
+// newProxyOf does so for another API server.
+func newProxyOf(t testing.TB, cfg *rest.Config, change func(*cache.Options)) *proxy {
+	t.Helper()
 	ignore := goleak.IgnoreCurrent()
-	cfg := plane.Config()
 	transport, err := rest.TransportFor(cfg)
 	if err != nil {
 		t.Fatal(err)
