@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -48,8 +49,9 @@ type form struct {
 // negotiate returns the form in which the API server would answer r. It reports
 // false for everything that is not plain JSON or protobuf, or metadata alone.
 func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
-	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, endpoint{custom})
-	if !ok || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
+	accept := r.Header.Get("Accept")
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(accept, offered, endpoint{custom})
+	if !ok || !isProduced(accept, custom) || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
 		return form{}, false
 	}
 	f := form{partial: chosen.Convert != nil}
@@ -64,6 +66,26 @@ func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
 		return f, !isHuman(r.UserAgent())
 	}
 	return form{}, false
+}
+
+// isProduced reports whether accept names, word by word, something that the API
+// server offers here and not CBOR, which only some do. Built-in resources are
+// routed by go-restful first, to which application/* is not acceptable.
+func isProduced(accept string, custom bool) bool {
+	if strings.Contains(strings.ToLower(accept), "cbor") {
+		return false
+	}
+	if accept == "" || custom {
+		return true
+	}
+	for clause := range strings.SplitSeq(accept, ",") {
+		mediaType, _, _ := strings.Cut(clause, ";")
+		mediaType = strings.TrimSpace(mediaType)
+		if mediaType == "*/*" || slices.ContainsFunc(offered, func(i runtime.SerializerInfo) bool { return i.MediaType == mediaType }) {
+			return true
+		}
+	}
+	return false
 }
 
 // partialKind is what metadata alone must be asked for as.

@@ -266,6 +266,9 @@ func (a *answer) head(contentType, servedBy string, age time.Duration) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
 	h.Set(ServedBy, servedBy)
+	for _, warning := range a.entry.Warnings() {
+		h.Add("Warning", warning)
+	}
 	h.Set("Age", strconv.Itoa(int(age/time.Second)))
 }
 

@@ -137,6 +137,8 @@ func (s *Stream) get(ctx context.Context, namespace string, q url.Values) (*http
 		_ = res.Body.Close()
 		return nil, fmt.Errorf("answer of type %q: %w", res.Header.Get("Content-Type"), wire.ErrMalformed)
 	}
+	warnings := res.Header.Values("Warning")
+	s.warnings.Store(&warnings)
 	return res, nil
 }
 

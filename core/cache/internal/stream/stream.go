@@ -50,6 +50,7 @@ type Stream struct {
 
 	state    atomic.Pointer[State]
 	bookmark atomic.Pointer[wire.Bookmark]
+	warnings atomic.Pointer[[]string]
 	heard    atomic.Int64 // when upstream last proved that we are current, Unix nanoseconds
 
 	mu        sync.Mutex // guards following and the order of states
@@ -109,6 +110,15 @@ func (s *Stream) State() *State { return s.state.Load() }
 // Bookmark returns what bookmarks of this resource look like, nil if upstream
 // has not shown one yet.
 func (s *Stream) Bookmark() *wire.Bookmark { return s.bookmark.Load() }
+
+// Warnings are those that upstream sends with every answer of this resource: it
+// is deprecated, say.
+func (s *Stream) Warnings() []string {
+	if w := s.warnings.Load(); w != nil {
+		return *w
+	}
+	return nil
+}
 
 // Age is how long ago upstream last proved that the collection is current.
 func (s *Stream) Age() time.Duration {
