@@ -39,7 +39,7 @@ func newBed(b *testing.B) *bed {
 		// controller-manager to make one.
 		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
 	})
-	p := proxy.New(b, proxy.Options{Kubeconfig: cp.KubeconfigPath()})
+	p := proxy.New(b, proxy.Options{Kubeconfig: cp.KubeconfigPath(), Flags: []string{"--watch-cache=false"}})
 	token := cp.Token("admin")
 	t := &bed{cp: cp, objects: objects{config: cp.ConfigFor(token)}}
 	t.direct = newRoad(b, "direct", cp.ConfigFor(token))

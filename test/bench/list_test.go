@@ -78,7 +78,7 @@ const (
 // it asks for.
 func (t *bed) listMemory(b *testing.B) {
 	t.objects.rest(b)
-	p := proxy.New(b, proxy.Options{Kubeconfig: t.cp.KubeconfigPath()})
+	p := proxy.New(b, proxy.Options{Kubeconfig: t.cp.KubeconfigPath(), Flags: []string{"--watch-cache=false"}})
 	slow := newRoad(b, "proxied", p.Config(t.cp.Token("admin")))
 	q := question{path: t.objects.all(), accept: asProtobuf}
 	mustRead(b, slow.client(b), q) // what it keeps for one list it may keep

@@ -22,17 +22,23 @@ import (
 	"github.com/portico-proxy/portico/test/proxy"
 )
 
-// controllers are the parts that live off the API server.
-var controllers = []controlplane.Part{controlplane.ControllerManager, controlplane.Scheduler}
+// controllers are the parts that live off the API server. kwok's user may do
+// everything.
+var controllers = map[controlplane.Part][]string{controlplane.ControllerManager: nil, controlplane.Scheduler: nil, controlplane.Kwok: {"system:masters"}}
 
-// TestControllersRunThroughTheProxy lets controller-manager and scheduler do
-// the same work directly and through the proxy, and compares what they complain
-// of: errors that they do not have directly are the proxy's.
+// detector makes client-go compare each list that it got as a watch with a plain
+// one, and panic if they differ.
+const detector = "KUBE_WATCHLIST_INCONSISTENCY_DETECTOR=true"
+
+// TestControllersRunThroughTheProxy lets controller-manager, scheduler and kwok
+// do the same work directly and through the proxy, while other objects change
+// without pause, and compares what they complain of: errors that they do not
+// have directly are the proxy's.
 func TestControllersRunThroughTheProxy(t *testing.T) {
-	known := complaints(t, scenario(t, nil))
-	for name, flags := range map[string][]string{"road": nil, "memory": {"--watch-cache"}} {
+	known := complaints(t, scenario(t, "", nil))
+	for name, flags := range ways(t) {
 		t.Run(name, func(t *testing.T) {
-			for complaint := range complaints(t, scenario(t, append(flags, "--impersonate-x509"))) {
+			for complaint := range complaints(t, scenario(t, name, append(flags, "--impersonate-x509"))) {
 				if !known[complaint] {
 					t.Errorf("new: %s", complaint)
 				}
@@ -43,17 +49,22 @@ func TestControllersRunThroughTheProxy(t *testing.T) {
 
 // scenario runs one life of a Deployment in a control plane of its own. Without
 // flags the controllers talk to the API server directly.
-func scenario(t *testing.T, flags []string) *controlplane.ControlPlane {
+func scenario(t *testing.T, way string, flags []string) *controlplane.ControlPlane {
 	t.Helper()
-	cp := controlplane.New(t, controlplane.Options{Kwok: true})
+	cp := controlplane.New(t, controlplane.Options{Env: map[controlplane.Part][]string{
+		controlplane.ControllerManager: {detector}, controlplane.Scheduler: {detector}, controlplane.Kwok: {detector},
+	}})
+	client := clientset(t, cp.Config())
+	churn := startChurn(t, client, metav1.NamespaceDefault)
 	kubeconfigs := map[controlplane.Part]string{}
 	if flags != nil {
 		p := proxy.New(t, proxy.Options{Kubeconfig: cp.KubeconfigPath(), Flags: append(flags, "--client-ca-file="+cp.ClientCAFile())})
-		for _, part := range controllers {
-			kubeconfigs[part] = ofPart(t, cp, p, part)
+		defer expectMemory(t, p, way)
+		for part, groups := range controllers {
+			kubeconfigs[part] = ofPart(t, cp, p, part, groups)
 		}
 	}
-	for _, part := range controllers {
+	for part := range controllers {
 		if err := cp.Add(t.Context(), part, kubeconfigs[part]); err != nil {
 			t.Fatal(err)
 		}
@@ -61,15 +72,21 @@ func scenario(t *testing.T, flags []string) *controlplane.ControlPlane {
 	if err := cp.AddNode(t.Context(), "node-0"); err != nil {
 		t.Fatal(err)
 	}
-	live(t, kubernetes.NewForConfigOrDie(cp.Config()))
+	live(t, client)
+	churn.end(t)
+	for part := range controllers {
+		if err := cp.Ready(t.Context(), part); err != nil {
+			t.Errorf("%s has not survived: %v", part, err)
+		}
+	}
 	return cp
 }
 
 // ofPart is a kubeconfig of a part's own user, whose certificate the proxy
 // passes on by impersonation.
-func ofPart(t *testing.T, cp *controlplane.ControlPlane, p *proxy.Proxy, part controlplane.Part) string {
+func ofPart(t *testing.T, cp *controlplane.ControlPlane, p *proxy.Proxy, part controlplane.Part, groups []string) string {
 	t.Helper()
-	cred, err := cp.ClientCert("system:" + string(part))
+	cred, err := cp.ClientCert("system:"+string(part), groups...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +159,7 @@ var (
 func complaints(t *testing.T, cp *controlplane.ControlPlane) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
-	for _, part := range controllers {
+	for part := range controllers {
 		log, err := cp.Log(part)
 		if err != nil {
 			t.Fatal(err)

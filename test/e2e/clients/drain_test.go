@@ -39,9 +39,12 @@ func speaking(config *rest.Config, offer []string) *rest.Config {
 func TestDrainEndsWatchesBetweenFrames(t *testing.T) {
 	ns := addNamespace(t)
 	startChurn(t, clientset(t, world.Config()), ns)
-	for name, flag := range map[string]string{"road": "--watch-cache=false", "memory": "--watch-cache"} {
+	for name, flags := range ways(t) {
 		t.Run(name, func(t *testing.T) {
-			p := newProxy(t, flag)
+			p := newProxy(t, flags...)
+			if name == "memory" {
+				rememberConfigMaps(t, p)
+			}
 			watches := map[string]*watch{}
 			for protocol, offer := range protocols {
 				for media, check := range map[string]func([]byte) error{
@@ -53,6 +56,7 @@ func TestDrainEndsWatchesBetweenFrames(t *testing.T) {
 			for _, w := range watches {
 				<-w.busy
 			}
+			expectMemory(t, p, name)
 			p.Signal(syscall.SIGTERM)
 			for name, w := range watches {
 				if err := <-w.ended; err != nil {
@@ -60,6 +64,20 @@ func TestDrainEndsWatchesBetweenFrames(t *testing.T) {
 				}
 			}
 			<-p.Exited()
+		})
+	}
+}
+
+// rememberConfigMaps asks until they are in memory, in both formats.
+func rememberConfigMaps(t *testing.T, p *proxy.Proxy) {
+	t.Helper()
+	for _, format := range []string{"json", "protobuf"} {
+		config := through(p)
+		config.ContentType = "application/" + strings.Replace(format, "protobuf", "vnd.kubernetes.protobuf", 1)
+		maps := clientset(t, config).CoreV1().ConfigMaps("")
+		eventually(t, "ConfigMaps in memory", func(ctx context.Context) bool {
+			_, err := maps.List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+			return err == nil && p.Gauge(`portico_watch_cache_answers_total\{format="`+format+`",group="",resource="configmaps",served_by="cache",version="v1"\}`) > 0
 		})
 	}
 }

@@ -31,12 +31,12 @@ func TestInformersAgreeWithTheAPIServer(t *testing.T) {
 		"watch-list":      {"KUBE_FEATURE_WatchListClient=true", "KUBE_WATCHLIST_INCONSISTENCY_DETECTOR=true"},
 		"list-then-watch": {"KUBE_FEATURE_WatchListClient=false"},
 	}
-	ways := map[string]*rest.Config{
-		"direct": straight(), "proxied": through(newProxy(t, "--watch-cache=false")), "remembered": through(newProxy(t, "--watch-cache")),
-	}
+	flags := ways(t)
+	road, memory := newProxy(t, flags["road"]...), newProxy(t, flags["memory"]...)
+	configs := map[string]*rest.Config{"direct": straight(), "proxied": through(road), "remembered": through(memory)}
 	children := map[string]*informerProcess{}
 	for list, env := range lists {
-		for way, config := range ways {
+		for way, config := range configs {
 			children[list+" "+way] = startInformers(t, config, ns, env)
 		}
 	}
@@ -45,6 +45,9 @@ func TestInformersAgreeWithTheAPIServer(t *testing.T) {
 	}
 	churn.more(500)
 	churn.end(t)
+
+	expectMemory(t, road, "road")
+	expectMemory(t, memory, "memory")
 
 	all, half := listed(t, client, ns, ""), listed(t, client, ns, "half")
 	want := map[string]map[string]string{"typed": all, "half": half, "dynamic": all, "metadata": all}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -52,6 +53,40 @@ func (s suite) Run() int {
 func newProxy(t *testing.T, flags ...string) *proxy.Proxy {
 	t.Helper()
 	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: flags})
+}
+
+// keepAll lets into memory what is not kept unless a policy names it.
+const keepAll = `apiVersion: proxy.elf.io/v1alpha1
+kind: CachePolicy
+metadata: {name: all}
+spec:
+  resources:
+  - resource: configmaps
+  - resource: secrets
+  - resource: events
+  - {group: events.k8s.io, resource: events}
+  - {group: coordination.k8s.io, resource: leases}
+`
+
+// ways are flags of proxies: of one that passes everything on, and of one that
+// answers from memory whatever it can.
+func ways(t *testing.T) map[string][]string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(keepAll), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]string{"road": {"--watch-cache=false"}, "memory": {"--watch-cache", "--policy-dir=" + dir}}
+}
+
+// expectMemory fails the test unless p has answered from memory if it was to, so
+// that the test says something about memory.
+func expectMemory(t *testing.T, p *proxy.Proxy, way string) {
+	t.Helper()
+	n := p.Gauge("portico_watch_cache_answers_total")
+	if (n > 0) != (way == "memory") {
+		t.Errorf("%s: %v answers from memory", way, n)
+	}
 }
 
 // straight is a client configuration for the API server itself.

@@ -23,11 +23,12 @@ import (
 // TestManagersHandOver runs two managers of controller-runtime through the
 // proxy. The one that leads does the work; when it ends, the other does.
 func TestManagersHandOver(t *testing.T) {
-	for name, flag := range map[string]string{"road": "--watch-cache=false", "memory": "--watch-cache"} {
+	for name, flags := range ways(t) {
 		t.Run(name, func(t *testing.T) {
 			ns := addNamespace(t)
 			api := clientset(t, world.Config())
-			config := through(newProxy(t, flag))
+			p := newProxy(t, flags...)
+			config := through(p)
 			first := startManager(t, config, ns, "first")
 			<-first.elected
 			second := startManager(t, config, ns, "second")
@@ -39,6 +40,7 @@ func TestManagersHandOver(t *testing.T) {
 			order(t, api, ns, "after")
 			awaitServed(t, api, ns, "after", "second")
 			second.end(t)
+			expectMemory(t, p, name)
 		})
 	}
 }

@@ -30,6 +30,19 @@ var perConnection = map[string]string{
 // ours are headers only the proxy sends.
 var ours = map[string]string{
 	"Portico-Served-By": "says how the proxy made the answer",
+	"Age":               "how old an answer from memory may be",
+}
+
+// ofTheWay are headers about how an answer's body travels. Answers from memory
+// are compressed for other machines only; what they are compressed from is
+// compared.
+var ofTheWay = map[string]string{"Content-Encoding": "", "Vary": "of Content-Encoding"}
+
+// ofTheQueue are headers that say which queue a request stood in. Answers from
+// memory stood in none.
+var ofTheQueue = map[string]string{
+	"X-Kubernetes-Pf-Flowschema-Uid":    "the flow schema",
+	"X-Kubernetes-Pf-Prioritylevel-Uid": "the priority level",
 }
 
 // Diff says how the proxy's answer to r differs from the API server's own;
@@ -51,7 +64,11 @@ func Diff(r Request, direct, proxied Response) string {
 		note("end", direct.End, proxied.End)
 	}
 	note("interim answers", codes(direct.Interim), codes(proxied.Interim))
-	note("header", kept(r, direct.Header), kept(r, proxied.Header))
+	excluded := []map[string]string{perAnswer, perConnection, ours}
+	if proxied.FromMemory() {
+		excluded = append(excluded, ofTheQueue, ofTheWay)
+	}
+	note("header", kept(r, direct.Header, excluded), kept(r, proxied.Header, excluded))
 	note("trailer", trailer(direct), trailer(proxied))
 	for _, length := range lengths(direct, proxied) {
 		note("Content-Length", length[0], length[1])
@@ -63,10 +80,16 @@ func Diff(r Request, direct, proxied Response) string {
 	return b.String()
 }
 
-func kept(r Request, h http.Header) http.Header {
+// FromMemory reports an answer that the API server was not asked for by itself.
+func (r Response) FromMemory() bool {
+	by := r.Header.Get("Portico-Served-By")
+	return by == "cache" || by == "coalesced"
+}
+
+func kept(r Request, h http.Header, excluded []map[string]string) http.Header {
 	h = h.Clone()
-	for _, excluded := range []map[string]string{perAnswer, perConnection, ours} {
-		for name := range excluded {
+	for _, names := range excluded {
+		for name := range names {
 			if name == "Audit-Id" && r.has(name) {
 				continue
 			}

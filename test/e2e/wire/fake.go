@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/portico-proxy/portico/test/controlplane"
@@ -20,15 +21,18 @@ type Fake struct {
 }
 
 // NewFake serves h over HTTP/1.1 and HTTP/2 until the test ends. /livez is
-// answered before h is asked, so that a proxy becomes ready. A handler that
-// waits must end with its request.
+// answered before h is asked, so that a proxy becomes ready, and what the proxy
+// asks for itself is not there. A handler that waits must end with its request.
 func NewFake(tb testing.TB, h http.HandlerFunc) *Fake {
 	tb.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/livez" {
-			return
+		switch {
+		case r.URL.Path == "/livez":
+		case strings.HasPrefix(r.UserAgent(), "portico"):
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			h(w, r)
 		}
-		h(w, r)
 	}))
 	s.EnableHTTP2 = true
 	s.TLS = &tls.Config{NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
