@@ -116,7 +116,7 @@ func (s *Server) Start(ctx context.Context) error {
 	defer abort()
 	srv := s.httpServer(requests, tlsConfig)
 	failed := make(chan error, 1)
-	wg.Go(func() { failed <- srv.ServeTLS(s.listener, "", "") })
+	wg.Go(func() { failed <- srv.ServeTLS(gathering{s.listener}, "", "") })
 	s.started.Store(true)
 	s.options.Log.Info("serving", "address", s.Addr().String(), "certificate", s.options.CertFile)
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,25 +71,61 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return d.first(func(addr string) (net.Conn, error) { return connect(ctx, network, addr) })
 }
 
-func (d *dialer) dialTLS(ctx context.Context, network string, secure func(addr string) (*tls.Config, error)) (net.Conn, error) {
+func (d *dialer) dialTLS(ctx context.Context, network string, secure tlsFor) (net.Conn, error) {
 	return d.first(func(addr string) (net.Conn, error) {
-		cfg, err := secure(addr)
-		if err != nil {
-			return nil, err
-		}
 		raw, err := connect(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-		defer cancel()
-		conn := tls.Client(raw, cfg)
-		if err := conn.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("handshake with %s: %w", addr, err)
-		}
-		return conn, nil
+		return handshake(ctx, raw, addr, secure)
 	})
+}
+
+// dialAttentive is dialTLS for connections without pings.
+func (d *dialer) dialAttentive(ctx context.Context, network string, secure tlsFor) (net.Conn, error) {
+	return d.first(func(addr string) (net.Conn, error) {
+		raw, err := connect(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return handshake(ctx, newAttentive(raw, func() error { return d.ask(network, addr, secure) }), addr, secure)
+	})
+}
+
+// ask reports whether an address that was connected to still answers.
+func (d *dialer) ask(network, addr string, secure tlsFor) error {
+	//nolint:forbidigo // a reader has no context; the time is bounded here
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+	defer cancel()
+	conn, err := connect(ctx, network, addr)
+	if err == nil {
+		conn, err = handshake(ctx, conn, addr, secure)
+	}
+	if err != nil {
+		d.report(slices.Index(d.addresses, addr), err)
+		return err
+	}
+	return conn.Close()
+}
+
+// tlsFor is how to speak TLS with an address.
+type tlsFor func(addr string) (*tls.Config, error)
+
+// handshake owns raw.
+func handshake(ctx context.Context, raw net.Conn, addr string, secure tlsFor) (net.Conn, error) {
+	cfg, err := secure(addr)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("handshake with %s: %w", addr, err)
+	}
+	return conn, nil
 }
 
 func connect(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -40,24 +40,52 @@ func newLegs(cfg *rest.Config, d *dialer) (callers, own leg, err error) {
 	if _, err := tlsConfig(cfg, true); err != nil {
 		return leg{}, leg{}, err
 	}
-	pool := func(identity, h2 bool) *http.Transport { return newPool(cfg, d, tc, identity, h2) }
-	callers = leg{requests: pool(false, true), upgrades: pool(false, false)}
-
-	wrap := func(h2 bool) (http.RoundTripper, error) {
-		r := &rotating{open: func() *http.Transport { return pool(true, h2) }, files: []string{tc.TLS.CertFile, tc.TLS.KeyFile}, now: time.Now}
+	pool := func(identity bool, p purpose) *http.Transport { return newPool(cfg, d, tc, identity, p) }
+	callers, err = newLeg(func(p purpose) (http.RoundTripper, error) { return pool(false, p), nil })
+	if err != nil {
+		return leg{}, leg{}, err
+	}
+	own, err = newLeg(func(p purpose) (http.RoundTripper, error) {
+		r := &rotating{open: func() *http.Transport { return pool(true, p) }, files: []string{tc.TLS.CertFile, tc.TLS.KeyFile}, now: time.Now}
 		r.current, r.seen = r.open(), r.fingerprint()
 		return rest.HTTPWrappersForConfig(cfg, r)
-	}
-	if own.requests, err = wrap(true); err != nil {
+	})
+	if err != nil {
 		return leg{}, leg{}, fmt.Errorf("read the proxy's own credential: %w", err)
 	}
-	if own.upgrades, err = wrap(false); err != nil {
-		return leg{}, leg{}, fmt.Errorf("read the proxy's own credential: %w", err)
+	if tc.Proxy != nil {
+		// Behind a proxy-url nobody hears the API server fall silent.
+		callers.reads, own.reads = nil, nil
 	}
 	return callers, own, nil
 }
 
-func newPool(cfg *rest.Config, d *dialer, tc *transport.Config, identity, h2 bool) *http.Transport {
+// A purpose is what a pool of connections is for.
+type purpose int
+
+const (
+	forRequests purpose = iota // HTTP/2, if the API server speaks it
+	forUpgrades                // HTTP/1.1: HTTP/2 has no Upgrade
+	forReads                   // HTTP/1.1: see [reads]
+)
+
+func newLeg(pool func(purpose) (http.RoundTripper, error)) (l leg, err error) {
+	if l.requests, err = pool(forRequests); err != nil {
+		return leg{}, err
+	}
+	if l.upgrades, err = pool(forUpgrades); err != nil {
+		return leg{}, err
+	}
+	forReads, err := pool(forReads)
+	if err != nil {
+		return leg{}, err
+	}
+	l.reads = &reads{RoundTripper: forReads}
+	return l, nil
+}
+
+func newPool(cfg *rest.Config, d *dialer, tc *transport.Config, identity bool, p purpose) *http.Transport {
+	h2 := p == forRequests
 	secure := func(addr string) (*tls.Config, error) {
 		c, err := tlsConfig(cfg, identity)
 		if err != nil {
@@ -93,6 +121,13 @@ func newPool(cfg *rest.Config, d *dialer, tc *transport.Config, identity, h2 boo
 			SendPingTimeout:           pingAfter,
 			PingTimeout:               pingTimeout,
 		},
+	}
+	if p == forReads {
+		t.IdleConnTimeout = readsIdle
+		t.ReadBufferSize = 4 << 10 // the connection has a larger one
+		t.DialTLSContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return d.dialAttentive(ctx, network, secure)
+		}
 	}
 	// Used only behind a proxy-url, where the transport does TLS itself.
 	if c, err := secure(d.addresses[0]); err == nil {

@@ -43,19 +43,21 @@ type Upstream struct {
 	target    *url.URL
 	telemetry *telemetry.Telemetry
 	log       logr.Logger
-	callers   leg // carries what callers send, as they send it
-	own       leg // carries the proxy's identity
-	bulk      *httputil.ReverseProxy
+	callers   leg                    // carries what callers send, as they send it
+	own       leg                    // carries the proxy's identity
+	http1     *httputil.ReverseProxy // for callers that speak it
+	http2     *httputil.ReverseProxy
 	watches   *httputil.ReverseProxy
 
 	drain     context.Context
 	stopWatch context.CancelFunc
 }
 
-// A leg is a pair of connection pools of one identity.
+// A leg is the connection pools of one identity.
 type leg struct {
 	requests http.RoundTripper
 	upgrades http.RoundTripper // HTTP/1.1: HTTP/2 has no Upgrade, among others
+	reads    *reads            // nil if there is no such pool
 }
 
 // New prepares connections to the API server; it does not open any.
@@ -71,7 +73,8 @@ func New(o Options) (*Upstream, error) {
 	}
 	u := &Upstream{target: target, telemetry: o.Telemetry, log: o.Log, callers: callers, own: own}
 	u.drain, u.stopWatch = context.WithCancel(context.Background()) //nolint:forbidigo // ended by EndWatches alone
-	u.bulk = u.reverseProxy(bulkBuffers)
+	u.http1 = u.reverseProxy(newBulkBuffers(1))
+	u.http2 = u.reverseProxy(newBulkBuffers(2))
 	u.watches = u.reverseProxy(watchBuffers)
 	return u, nil
 }
@@ -122,16 +125,28 @@ func (u *Upstream) received(res *http.Response) error {
 	if res.StatusCode == http.StatusOK && isWatch(res.Request) {
 		u.watchCleanly(res)
 	}
+	if isRead(res.Request) && isObject(res.Header) && len(res.Trailer) == 0 {
+		res.Body = &gathered{ReadCloser: res.Body}
+	}
 	return nil
 }
 
 // answer carries the reverse proxy's error to the chain, which alone writes errors.
 type answer struct {
 	http.ResponseWriter
-	err error
+	err  error
+	read bool // the request is one: see isRead
 }
 
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// FlushError flushes what somebody waits for. Nobody waits for half an object.
+func (a *answer) FlushError() error {
+	if a.read && isObject(a.Header()) {
+		return nil
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
 
 // ServeHTTP passes r on. Once it has begun to answer it can only succeed or
 // panic with http.ErrAbortHandler, which cuts the connection.
@@ -142,7 +157,7 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if err := checkHeaders(r); err != nil {
 		return err
 	}
-	out, connection := &answer{ResponseWriter: w}, &connection{}
+	out, connection := &answer{ResponseWriter: w, read: isRead(r)}, &connection{}
 	u.proxyFor(r).ServeHTTP(out, r.WithContext(connection.watch(r.Context())))
 	if out.err == nil {
 		return nil
@@ -166,10 +181,13 @@ func (c *connection) watch(ctx context.Context) context.Context {
 }
 
 func (u *Upstream) proxyFor(r *http.Request) *httputil.ReverseProxy {
-	if isWatch(r) {
+	switch {
+	case isWatch(r):
 		return u.watches
+	case r.ProtoMajor == 2:
+		return u.http2
 	}
-	return u.bulk
+	return u.http1
 }
 
 // rewrite leaves the request as it came, but for where it goes.
@@ -228,6 +246,9 @@ func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
 	if needsHTTP1 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		return l.upgrades.RoundTrip(r)
 	}
+	if l.reads != nil && isRead(r) && fitsHTTP1(r) && l.reads.enter() {
+		return l.reads.RoundTrip(r)
+	}
 	return l.requests.RoundTrip(r)
 }
 
@@ -254,6 +275,9 @@ func (u *Upstream) Close() {
 	for _, l := range []leg{u.callers, u.own} {
 		closeIdle(l.requests)
 		closeIdle(l.upgrades)
+		if l.reads != nil {
+			closeIdle(l.reads.RoundTripper)
+		}
 	}
 }
 

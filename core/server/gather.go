@@ -1,0 +1,124 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// recordSize is what a TLS record holds of a long answer, in bytes. Whoever
+	// writes one that is full writes another.
+	recordSize = 16 << 10
+	// frameHead is what HTTP/2 puts before what it sends, in bytes.
+	frameHead = 9
+	// gatherSize is how many bytes go to the kernel at once.
+	gatherSize = 4 * (recordSize + 256)
+	// gatherTime bounds how long a record may wait for the next.
+	gatherTime = time.Millisecond
+)
+
+// WriteSize is how many bytes of a long answer to r go best into one Write. Over
+// HTTP/2 that is what, with the head of its frame, fills a TLS record: a frame as
+// large as the protocol allows takes a second record, and a system call at either
+// end, for its last nine bytes.
+func WriteSize(r *http.Request) int {
+	if r.ProtoMajor == 2 {
+		return recordSize - frameHead
+	}
+	return 64 << 10
+}
+
+// gathering is a listener whose connections hand long answers to the kernel
+// several records at a time. TLS makes a system call for each, and each wakes the
+// client.
+type gathering struct{ net.Listener }
+
+func (l gathering) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &gatheringConn{Conn: c, patience: gatherTime}, nil
+}
+
+// A gatheringConn holds back a record that is full: its successor is on its way.
+// Anything smaller is the last of what there is to send, and takes with it what
+// was held back.
+type gatheringConn struct {
+	net.Conn
+	patience time.Duration
+
+	mu    sync.Mutex // guards following
+	held  *[]byte    // nil while nothing is
+	late  *time.Timer
+	wrong error
+}
+
+var gatherBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, gatherSize)
+	return &b
+}}
+
+func (c *gatheringConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.wrong != nil:
+		return 0, c.wrong
+	case len(p) >= recordSize && c.hold(p):
+		return len(p), nil
+	case c.held == nil:
+		return c.Conn.Write(p)
+	case len(*c.held)+len(p) <= cap(*c.held):
+		*c.held = append(*c.held, p...)
+		return len(p), c.flush()
+	}
+	if err := c.flush(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// hold keeps p, unless it is too much.
+func (c *gatheringConn) hold(p []byte) bool {
+	if c.held == nil {
+		c.held = gatherBuffers.Get().(*[]byte)
+		c.await()
+	}
+	if len(*c.held)+len(p)+recordSize > cap(*c.held) {
+		return false
+	}
+	*c.held = append(*c.held, p...)
+	return true
+}
+
+// await sends what is held in time, whatever comes.
+func (c *gatheringConn) await() {
+	if c.late == nil {
+		c.late = time.AfterFunc(c.patience, c.overdue)
+		return
+	}
+	c.late.Reset(c.patience)
+}
+
+func (c *gatheringConn) overdue() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.flush() // the next Write tells
+}
+
+// flush sends what is held. The caller holds mu.
+func (c *gatheringConn) flush() error {
+	if c.held == nil {
+		return nil
+	}
+	c.late.Stop()
+	_, err := c.Conn.Write(*c.held)
+	*c.held = (*c.held)[:0]
+	gatherBuffers.Put(c.held)
+	c.held = nil
+	c.wrong = err
+	return err
+}
