@@ -42,28 +42,32 @@ type Deps struct {
 // for requests that carry a grant (see [pipeline.Granted]).
 type Answerer interface {
 	pipeline.Filter
-	// Answers reports whether r would be answered if it had a grant. It is
-	// asked before the caller is known and must be cheap.
-	Answers(r *http.Request) bool
+	// Ask reports whether r would be answered if it had a grant. It is asked
+	// before the caller is known and must be cheap. The request it returns is the
+	// one to go on with.
+	Ask(r *http.Request) (*http.Request, bool)
+	// Asked reports whether r is one that Ask said yes to.
+	Asked(r *http.Request) bool
 }
 
 // Chain compiles one configuration into the whole path of a request, first to
 // last. If any filter refuses its configuration, nothing changes.
 func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
-	answers := func(*http.Request) bool { return false }
+	var ask func(*http.Request) (*http.Request, bool)
+	var asked func(*http.Request) bool
 	memory := []pipeline.Filter{}
 	if d.Memory != nil {
-		answers = d.Memory.Answers
+		ask, asked = d.Memory.Ask, d.Memory.Asked
 		memory = append(memory, d.Memory)
 	}
 	return pipeline.Chain(d.Telemetry.Tracer, d.Upstream, append([]pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
 		authn.New(authn.Options{ // who is calling
 			Tokens:          d.Tokens,
-			Needed:          answers,
+			Needed:          ask,
 			ClientCA:        d.ClientCA,
 			ImpersonateX509: d.ImpersonateX509,
 		}),
-		&authz.Filter{Gate: d.Gate, Answers: answers}, // whether memory may answer
+		&authz.Filter{Gate: d.Gate, Answers: asked}, // whether memory may answer
 	}, memory...)...), nil // reads that memory can answer stop here
 }

@@ -101,28 +101,55 @@ func (c *Cache) Start(ctx context.Context) error {
 // Name is the filter's name.
 func (c *Cache) Name() string { return "cache" }
 
-// Answers reports whether r may be answered from memory, so that it is worth
-// asking whether its caller may see the answer. It is cheap and may be wrong:
-// what is granted and cannot be answered goes upstream.
-func (c *Cache) Answers(r *http.Request) bool {
+// Ask reports whether r may be answered from memory, so that it is worth asking
+// whether its caller may see the answer. It is cheap and may be wrong: what is
+// granted and cannot be answered goes upstream. The request returned carries what
+// was understood of r, so that nobody has to read it again.
+func (c *Cache) Ask(r *http.Request) (*http.Request, bool) {
 	q, ok := c.question(r)
 	// Whether the caller has chosen session reads is not known yet.
 	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil) {
-		return false
+		return r, false
 	}
-	f, ok := negotiate(r, q.verb, false)
-	return ok && !c.streams.isClosed(q, f.Format)
+	if f, ok := negotiate(r, q.verb, false); !ok || c.streams.isClosed(q, f.Format) {
+		return r, false
+	}
+	return r.WithContext(context.WithValue(r.Context(), askedKey{}, &asked{path: r.URL.Path, query: r.URL.RawQuery, question: *q})), true
 }
 
-// question parses r and leaves out what no policy lets in.
+// asked is a question with what it was read from: a filter may have asked
+// another since.
+type asked struct {
+	path, query string
+	question    question
+}
+
+type askedKey struct{}
+
+// Asked reports whether r comes from an [Cache.Ask] that said yes.
+func (c *Cache) Asked(r *http.Request) bool {
+	_, ok := r.Context().Value(askedKey{}).(*asked)
+	return ok
+}
+
+// question reads r and leaves out what no policy lets in.
 func (c *Cache) question(r *http.Request) (*question, bool) {
-	q, ok := parse(r)
+	q, ok := read(r)
 	if !ok {
 		return nil, false
 	}
 	p := c.policy(q.gvr.GroupResource())
 	q.session, q.inParts = p.isSession(r), p.Parts
 	return q, !p.Refuse
+}
+
+// read parses r, or copies what [Cache.Ask] has parsed of it.
+func read(r *http.Request) (*question, bool) {
+	if a, ok := r.Context().Value(askedKey{}).(*asked); ok && a.path == r.URL.Path && a.query == r.URL.RawQuery {
+		q := a.question
+		return &q, true
+	}
+	return parse(r)
 }
 
 // isNewestGet reports a GET of the newest version there is. That is upstream's

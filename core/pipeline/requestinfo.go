@@ -33,7 +33,7 @@ func withRequestInfo(r *http.Request) context.Context {
 func resolve(r *http.Request) (*request.RequestInfo, error) {
 	query := r.URL.Query()
 	var options metainternalversion.ListOptions
-	if metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
+	if len(query) == 0 || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
 		return requestInfo.NewRequestInfo(r)
 	}
 	quiet := url.Values{"watch": query["watch"]}.Encode()

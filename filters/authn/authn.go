@@ -23,10 +23,11 @@ import (
 type Options struct {
 	// Tokens reviews bearer tokens; see [Reviewer].
 	Tokens authenticator.Token
-	// Needed reports whether a filter below asks who sent a request. Where none
-	// does, no token is reviewed: the API server will judge it anyway, and a
-	// review would double its work. Nil means that none ever does.
-	Needed func(*http.Request) bool
+	// Needed reports whether a filter below asks who sent a request, and returns
+	// the request as it is to go on to that filter. Where none does, no token is
+	// reviewed: the API server will judge it anyway, and a review would double its
+	// work. Nil means that none ever does.
+	Needed func(*http.Request) (*http.Request, bool)
 	// ClientCA returns how client certificates are verified, and false while
 	// there is no authority. Nil means never.
 	ClientCA func() (x509.VerifyOptions, bool)
@@ -46,6 +47,9 @@ type Filter struct {
 // New returns the filter.
 func New(o Options) *Filter {
 	f := &Filter{options: o, now: time.Now}
+	if o.Needed == nil {
+		f.options.Needed = func(r *http.Request) (*http.Request, bool) { return r, false }
+	}
 	if o.ClientCA != nil {
 		f.certificates = certauthn.NewDynamic(o.ClientCA, certauthn.CommonNameUserConversion)
 	}
@@ -74,7 +78,8 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 // byToken names the caller of a good token. All other tokens pass without a
 // name, which no answer from memory is given to.
 func (f *Filter) byToken(r *http.Request, token string) *http.Request {
-	if f.options.Needed == nil || !f.options.Needed(r) || expired(token, f.now()) {
+	r, needed := f.options.Needed(r)
+	if !needed || expired(token, f.now()) {
 		return r
 	}
 	res, ok, err := f.options.Tokens.AuthenticateToken(r.Context(), token)
@@ -98,6 +103,7 @@ func (f *Filter) byCertificate(r *http.Request) (*http.Request, error) {
 				errImpersonation)
 		}
 	}
+	r, _ = f.options.Needed(r)
 	r = withUser(r, res.User)
 	return r.WithContext(upstream.WithImpersonation(r.Context(), res.User)), nil
 }

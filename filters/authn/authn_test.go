@@ -91,7 +91,7 @@ func TestTokensNameTheirCallers(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			v := &reviews{}
-			f := New(Options{Tokens: v, Needed: func(*http.Request) bool { return true }})
+			f := New(Options{Tokens: v, Needed: always})
 			f.now = func() time.Time { return now }
 			caller, err := pass(t, f, withHeader(tt.header, tt.value))
 			if err != nil {
@@ -121,8 +121,11 @@ func TestSubprotocolIsATokenInAWebSocketOnly(t *testing.T) {
 	}
 }
 
+func always(r *http.Request) (*http.Request, bool) { return r, true }
+
 func TestNoReviewWhereNobodyAsks(t *testing.T) {
-	for name, needed := range map[string]func(*http.Request) bool{"nil": nil, "no": func(*http.Request) bool { return false }} {
+	never := func(r *http.Request) (*http.Request, bool) { return r, false }
+	for name, needed := range map[string]func(*http.Request) (*http.Request, bool){"nil": nil, "no": never} {
 		t.Run(name, func(t *testing.T) {
 			v := &reviews{}
 			if _, err := pass(t, New(Options{Tokens: v, Needed: needed}), withHeader("Authorization", "Bearer t")); err != nil || v.asked != nil {
@@ -133,7 +136,7 @@ func TestNoReviewWhereNobodyAsks(t *testing.T) {
 }
 
 func TestFailedReviewRefusesNobody(t *testing.T) {
-	f := New(Options{Tokens: &reviews{err: errors.New("down")}, Needed: func(*http.Request) bool { return true }})
+	f := New(Options{Tokens: &reviews{err: errors.New("down")}, Needed: always})
 	if caller, err := pass(t, f, withHeader("Authorization", "Bearer t")); err != nil || caller != nil {
 		t.Errorf("got %v, %v", caller, err)
 	}

@@ -21,8 +21,8 @@ type Filter struct {
 	// Gate decides, and ends watches whose callers have lost their right. It
 	// outlives the filter.
 	Gate *Gate
-	// Answers reports whether a request would be answered from memory. Nil
-	// means that none is.
+	// Answers reports whether a request would be answered from memory. It is
+	// asked once the caller is known. Nil means that none is.
 	Answers func(*http.Request) bool
 }
 
