@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -91,7 +92,10 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress}
+	p := &proxy{log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress, debug: map[string]http.Handler{}}
+	if o.profiling {
+		addProfiles(p.debug)
+	}
 	p.telemetry, err = telemetry.New(ctx, telemetry.Options{
 		TracingConfigFile: o.tracingConfigFile,
 		NodeName:          o.nodeName,
@@ -180,7 +184,7 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*c
 		return nil, err
 	}
 	p.cache = c
-	p.debug = map[string]http.Handler{streamsPath: describeStreams(c)}
+	p.debug[streamsPath] = describeStreams(c)
 	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})
 	return c, nil
 }
@@ -284,6 +288,14 @@ func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Ru
 		}
 	}
 	return nil
+}
+
+// addProfiles serves what `go tool pprof` asks for.
+func addProfiles(debug map[string]http.Handler) {
+	debug["/debug/pprof/"] = http.HandlerFunc(pprof.Index)
+	debug["/debug/pprof/profile"] = http.HandlerFunc(pprof.Profile)
+	debug["/debug/pprof/symbol"] = http.HandlerFunc(pprof.Symbol)
+	debug["/debug/pprof/trace"] = http.HandlerFunc(pprof.Trace)
 }
 
 // withExemplars serves OpenMetrics to those who ask, as exemplars need it.

@@ -49,6 +49,7 @@ type proxyOptions struct {
 	metricsAddress    string
 	healthAddress     string
 	tracingConfigFile string
+	profiling         bool
 	logging           *logsapi.LoggingConfiguration
 }
 
@@ -119,6 +120,7 @@ func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)
 	f.StringVar(&o.healthAddress, "health-probe-bind-address", o.healthAddress, `Where /healthz and /readyz are; "0" turns them off.`)
+	f.BoolVar(&o.profiling, "profiling", o.profiling, "Serve /debug/pprof on --metrics-bind-address. Profiles tell what the proxy does, and for whom.")
 	f.StringVar(&o.tracingConfigFile, "tracing-config-file", o.tracingConfigFile, "File of kind TracingConfiguration, as kube-apiserver's. Empty means the OTEL_* environment variables.")
 }
 
