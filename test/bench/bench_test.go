@@ -15,7 +15,7 @@ import (
 // is reported are medians over rounds. CPU time is what the processes took, and
 // that of the measuring process is in none of it.
 func BenchmarkOverhead(b *testing.B) {
-	bed := newBed(b)
+	bed := newBed(b, "--watch-cache=false")
 	b.Run("get", bed.get)
 	b.Run("get-cpu", bed.getCPU)
 	b.Run("watch", bed.watch)
@@ -32,23 +32,31 @@ type bed struct {
 	table           table
 }
 
-func newBed(b *testing.B) *bed {
+// newBed has a proxy with these flags beside the usual ones.
+func newBed(b *testing.B, flags ...string) *bed {
 	b.Helper()
 	cp := controlplane.New(b, controlplane.Options{
 		// Pods need a ServiceAccount only because of this plugin, and then a
 		// controller-manager to make one.
 		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
 	})
-	p := proxy.New(b, proxy.Options{Kubeconfig: cp.KubeconfigPath(), Flags: []string{"--watch-cache=false"}})
 	token := cp.Token("admin")
 	t := &bed{cp: cp, objects: objects{config: cp.ConfigFor(token)}}
 	t.direct = newRoad(b, "direct", cp.ConfigFor(token))
-	t.proxied = newRoad(b, "proxied", p.Config(token))
 	t.direct.server = apiServer(b, cp)
-	t.proxied.server, t.proxied.behind = process(p.Pid()), t.direct.server
+	t.proxied = t.another(b, flags...)
 	t.objects.first(b)
 	t.table.machine = machine(b, cp)
 	return t
+}
+
+// another is the road through a proxy of its own.
+func (t *bed) another(b *testing.B, flags ...string) road {
+	b.Helper()
+	p := proxy.New(b, proxy.Options{Kubeconfig: t.cp.KubeconfigPath(), Flags: flags})
+	r := newRoad(b, "proxied", p.Config(t.cp.Token("admin")))
+	r.server, r.behind = process(p.Pid()), t.direct.server
+	return r
 }
 
 func apiServer(b *testing.B, cp *controlplane.ControlPlane) process {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/portico-proxy/portico/test/proxy"
 )
 
 // list reads all pods, which are many, at once.
@@ -78,11 +76,10 @@ const (
 // it asks for.
 func (t *bed) listMemory(b *testing.B) {
 	t.objects.rest(b)
-	p := proxy.New(b, proxy.Options{Kubeconfig: t.cp.KubeconfigPath(), Flags: []string{"--watch-cache=false"}})
-	slow := newRoad(b, "proxied", p.Config(t.cp.Token("admin")))
+	slow := t.another(b, "--watch-cache=false")
 	q := question{path: t.objects.all(), accept: asProtobuf}
 	mustRead(b, slow.client(b), q) // what it keeps for one list it may keep
-	server := process(p.Pid())
+	server := slow.server
 	before, _ := server.resident(b)
 	server.forgetPeak(b)
 	for b.Loop() {

@@ -54,6 +54,22 @@ func field(b *testing.B, status, name string) float64 {
 	return kib / (1 << 10)
 }
 
+// read is how many bytes the process has read so far, from sockets and files.
+func (p process) read(b *testing.B) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "rchar:")
+	line, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
 // forgetPeak starts the peak anew (proc(5), clear_refs).
 func (p process) forgetPeak(b *testing.B) {
 	b.Helper()

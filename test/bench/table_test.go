@@ -56,6 +56,14 @@ func (t *table) latency(b *testing.B, took [2]sample, goals ...string) {
 	}
 }
 
+// ratio adds what two roads, direct and proxied, took in milliseconds.
+func (t *table) ratio(b *testing.B, figure string, took [2]sample, goal string) {
+	b.Helper()
+	direct, proxied := took[0].median(), took[1].median()
+	b.ReportMetric(proxied/direct, figure+"-proxied/direct")
+	t.add(row{what(b, figure), ms(direct), ms(proxied), fmt.Sprintf("%.2f x", proxied/direct), goal + " x"})
+}
+
 // costs are CPU times in milliseconds, one figure a round: kube-apiserver's
 // when asked directly, the proxy's, and kube-apiserver's behind the proxy.
 type costs struct{ direct, proxy, behind sample }
