@@ -4,6 +4,15 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
+)
+
+// A storm is being asked faster than answers come: crowd callers or more wait for
+// a flight when it could be sent. It then takes on those who come within linger,
+// which one of them loses and upstream gains.
+const (
+	crowd  = 8
+	linger = 10 * time.Millisecond
 )
 
 // Flights shares answers among those who ask at the same time. A caller joins
@@ -20,10 +29,11 @@ type Flights[T any] struct {
 }
 
 type flight[T any] struct {
-	fetch  func() (T, error)
-	landed chan struct{}
-	value  T
-	err    error
+	boarded int // guarded by Flights.mu
+	fetch   func() (T, error)
+	landed  chan struct{}
+	value   T
+	err     error
 }
 
 // Do returns the answer of the next flight. fetch runs in a goroutine of its
@@ -47,9 +57,10 @@ func (f *Flights[T]) board(fetch func() (T, error)) *flight[T] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.next != nil {
+		f.next.boarded++
 		return f.next
 	}
-	mine := &flight[T]{fetch: fetch, landed: make(chan struct{})}
+	mine := &flight[T]{boarded: 1, fetch: fetch, landed: make(chan struct{})}
 	if f.ended {
 		mine.err = context.Canceled
 		close(mine.landed)
@@ -69,11 +80,20 @@ func (f *Flights[T]) fly(now *flight[T]) {
 	for now != nil {
 		now.value, now.err = now.fetch()
 		close(now.landed)
+		if f.isStorm() {
+			<-time.After(linger)
+		}
 		f.mu.Lock()
 		now, f.next = f.next, nil
 		f.aloft = now != nil
 		f.mu.Unlock()
 	}
+}
+
+func (f *Flights[T]) isStorm() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.next != nil && f.next.boarded >= crowd
 }
 
 // End refuses further flights and returns when those on their way have landed.
