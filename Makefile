@@ -13,7 +13,7 @@ GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench clean
+.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ generate: ## write anew what is generated (the kernel programs only if clang is 
 
 bench: ## measure requests sent directly and through the proxy, side by side
 	$(GO) test ./test/bench -run '^$$' -bench . -benchtime 5x -timeout 60m
+
+soak: programs ## read and write through the cache for a quarter of an hour, and check all that was seen
+	PORTICO_SOAK=1000000 $(GO) test ./core/cache -v -count 1 -timeout 2h -run '^(TestReadsAreLinearizable|TestSessionsSeeTheirWrites)$$'
 
 clean: ## remove what was built here, but not the machine's cache of the control plane
 	rm -rf bin

@@ -1,16 +1,9 @@
 package cache_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net/http"
 	"os"
 	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,12 +15,30 @@ import (
 	"github.com/portico-proxy/portico/core/cache/cachetest"
 )
 
+// kind is what an operation does with its key.
+type kind uint8
+
+const (
+	read   kind = iota
+	put         // whether or not it is there
+	create      // unless it is there
+	change      // if it is there
+	remove      // if it is there
+)
+
 // operation is one read or write of one key; a list reads every key.
 type operation struct {
 	key   string
-	write bool
+	kind  kind
 	value string // "" is absence
 }
+
+// What may become of a write. A read says what it saw.
+const (
+	done     = "done"
+	refused  = "refused"  // it is there, or is not
+	conflict = "conflict" // somebody else was quicker
+)
 
 // register is what each key has to be like.
 var register = porcupine.Model{
@@ -45,196 +56,82 @@ var register = porcupine.Model{
 	},
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
-		if in := input.(operation); in.write {
-			return true, in.value
+		in, there := input.(operation), state != ""
+		if in.kind == read {
+			return output == state, state
 		}
-		return output == state, state
+		fits := in.kind == put || there == (in.kind != create)
+		switch output {
+		case conflict:
+			return true, state
+		case refused:
+			return !fits, state
+		}
+		return fits, in.value
 	},
 }
 
-// history runs clients against doors and records what they see.
-type history struct {
-	t    testing.TB
-	path string
-	keys []string
+// A door is opened anew for each client.
+type opener func(testing.TB) *cachetest.Door
 
-	mu  sync.Mutex
-	ops []porcupine.Operation
+func (p *proxy) open(t testing.TB) *cachetest.Door {
+	t.Helper()
+	return cachetest.NewDoor(t, p.config)
 }
 
-func (h *history) record(client int, start int64, o operation, saw string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: o, Output: saw, Call: start, Return: time.Now().UnixNano()})
-}
+// load is how much is to be done.
+type load struct{ clients, each, operations int }
 
-// put makes or changes a key by server-side apply.
-func (h *history) put(client int, d *cachetest.Door, key, value string) {
-	body := fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":%q,"labels":{"key":"true"}},"data":{"v":%q}}`, key, value)
-	start := time.Now().UnixNano()
-	h.do(d, http.MethodPatch, h.path+"/"+key+"?fieldManager=test&force=true", "application/apply-patch+yaml", body)
-	h.record(client, start, operation{key, true, value}, "")
-}
-
-func (h *history) remove(client int, d *cachetest.Door, key string) {
-	start := time.Now().UnixNano()
-	h.do(d, http.MethodDelete, h.path+"/"+key, "", "")
-	h.record(client, start, operation{key, true, ""}, "")
-}
-
-func (h *history) do(d *cachetest.Door, method, path, contentType, body string) {
-	res := d.Open(h.t.Context(), method, path, http.Header{"Accept": {cachetest.JSON}, "Content-Type": {contentType}}, []byte(body))
-	defer func() { _ = res.Body.Close() }()
-	if got, err := io.ReadAll(res.Body); err != nil || (res.StatusCode >= 300 && res.StatusCode != http.StatusNotFound) {
-		h.t.Errorf("%s %s: %d %v %.300s", method, path, res.StatusCode, err, got)
-	}
-}
-
-type configMap struct {
-	Metadata struct {
-		Name string `json:"name"`
-	} `json:"metadata"`
-	Data map[string]string `json:"data"`
-}
-
-func (h *history) list(client int, d *cachetest.Door) {
-	start := time.Now().UnixNano()
-	a := d.Get(h.path+"?labelSelector=key", cachetest.JSON)
-	var l struct {
-		Items []configMap `json:"items"`
-	}
-	if err := json.Unmarshal(a.Body, &l); err != nil || a.Status != http.StatusOK {
-		h.t.Errorf("list: %d %v", a.Status, err)
-		return
-	}
-	saw := map[string]string{}
-	for _, i := range l.Items {
-		saw[i.Metadata.Name] = i.Data["v"]
-	}
-	h.sawAll(client, start, saw)
-}
-
-// watch reads the state by a WatchList.
-func (h *history) watch(client int, d *cachetest.Door) {
-	start := time.Now().UnixNano()
-	w := d.Watch(h.path+"?labelSelector=key&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", cachetest.JSON)
-	defer w.Close()
-	saw := map[string]string{}
-	for {
-		var e struct {
-			Type   string    `json:"type"`
-			Object configMap `json:"object"`
-		}
-		if err := json.Unmarshal(w.Frame(), &e); err != nil {
-			h.t.Error(err)
-			return
-		}
-		switch e.Type {
-		case "ADDED", "MODIFIED":
-			saw[e.Object.Metadata.Name] = e.Object.Data["v"]
-		case "DELETED":
-			delete(saw, e.Object.Metadata.Name)
-		case "BOOKMARK":
-			h.sawAll(client, start, saw)
-			return
-		default:
-			h.t.Errorf("%s event", e.Type)
-			return
-		}
-	}
-}
-
-func (h *history) get(client int, d *cachetest.Door, key string) {
-	start := time.Now().UnixNano()
-	a := d.Get(h.path+"/"+key, cachetest.JSON)
-	var c configMap
-	if err := json.Unmarshal(a.Body, &c); err != nil || (a.Status != http.StatusOK && a.Status != http.StatusNotFound) {
-		h.t.Errorf("get: %d %v", a.Status, err)
-		return
-	}
-	h.record(client, start, operation{key: key}, c.Data["v"])
-}
-
-func (h *history) sawAll(client int, start int64, saw map[string]string) {
-	for _, key := range h.keys {
-		h.record(client, start, operation{key: key}, saw[key])
-	}
-}
-
-// run lets clients write through writers and read through reader, n times each.
-func (h *history) run(reader *cachetest.Door, writers []*cachetest.Door, n int) {
-	var wg sync.WaitGroup
-	for client := range 6 {
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(client), 1))
-			for i := range n {
-				key, via := h.keys[r.IntN(len(h.keys))], writers[r.IntN(len(writers))]
-				switch r.IntN(8) {
-				case 0:
-					h.remove(client, via, key)
-				case 1, 2, 3:
-					h.put(client, via, key, fmt.Sprintf("%d-%d", client, i))
-				case 4:
-					h.get(client, reader, key)
-				case 5:
-					h.watch(client, reader)
-				default:
-					h.list(client, reader)
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// runs keeps the namespaces of repeated tests apart.
-var runs atomic.Int64
-
-// rounds is how many operations each client makes: few, or PORTICO_SOAK.
-func rounds(t testing.TB, few int) int {
+// loadOf is the load that PORTICO_SOAK asks for, which is a number of operations,
+// or a small one.
+func loadOf(t testing.TB) load {
 	t.Helper()
 	soak := os.Getenv("PORTICO_SOAK")
 	if soak == "" {
-		return few
+		return load{clients: 8, each: 50}
 	}
 	n, err := strconv.Atoi(soak)
 	if err != nil {
 		t.Fatalf("PORTICO_SOAK: %v", err)
 	}
-	return n
+	return load{clients: 24, each: 250, operations: n}
 }
 
-func newHistory(t *testing.T, d *cachetest.Door, p *proxy, namespace string) *history {
-	t.Helper()
-	namespace += "-" + strconv.FormatInt(runs.Add(1), 10)
-	d.AddNamespace(namespace)
-	h := &history{t: t, path: "/api/v1/namespaces/" + namespace + "/configmaps", keys: []string{"a", "b", "c", "d"}}
-	// Too large a collection to be fetched again each time.
-	d.Write(http.MethodPost, h.path, object{"metadata": object{"name": "large"}, "data": object{"k": strings.Repeat("x", 300<<10)}})
-	p.warm(h.path, cachetest.JSON)
-	return h
+// endure has clients read and write in rounds, and expects nothing to be wrong.
+func endure(t *testing.T, p *proxy, writers ...opener) {
+	l := loadOf(t)
+	begun, requests, operations := time.Now(), 0, 0
+	for round := 0; (round < 2 || operations < l.operations) && !t.Failed(); round++ {
+		t.Run(fmt.Sprintf("round-%d", round), func(t *testing.T) {
+			h := newHistory(t, p, round%2 == 0)
+			h.run(l, p.open, writers)
+			for _, u := range h.untrue() {
+				t.Error(u)
+			}
+			if got := h.verdict(); got != porcupine.Ok {
+				t.Errorf("%d operations: %s", len(h.ops), got)
+			}
+			requests, operations = requests+int(h.requests.Load()), operations+len(h.ops)
+		})
+	}
+	t.Logf("%d requests and %d operations in %s", requests, operations, time.Since(begun).Round(time.Second))
 }
 
+// verdict is whether the operations can have happened one after another.
 func (h *history) verdict() porcupine.CheckResult {
-	return porcupine.CheckOperationsTimeout(register, h.ops, 10*time.Minute)
+	return porcupine.CheckOperationsTimeout(register, h.ops, 2*time.Minute)
 }
 
 func TestReadsAreLinearizable(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.Upstream.(*counter).slow.Store(true) })
-	d := direct(t)
-	h := newHistory(t, d, p, "linear")
-	h.run(p.Door, []*cachetest.Door{p.Door, d}, rounds(t, 40))
-	if got := h.verdict(); got != porcupine.Ok {
-		t.Errorf("%d operations: %s", len(h.ops), got)
-	}
+	endure(t, p, p.open, direct)
 }
 
 func TestUnprovenReadsAreFoundOut(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.Upstream.(*counter).slow.Store(true) })
 	p.cache.SkipProof()
-	d := direct(t)
-	h := newHistory(t, d, p, "unproven")
-	h.run(p.Door, []*cachetest.Door{d}, 30)
+	h := newHistory(t, p, true)
+	h.run(load{clients: 6, each: 40}, p.open, []opener{direct})
 	if got := h.verdict(); got != porcupine.Illegal {
 		t.Errorf("%d operations: %s", len(h.ops), got)
 	}
@@ -251,19 +148,25 @@ func sessions(o *cache.Options) {
 // while nobody writes past it, a session is as good.
 func TestSessionsSeeTheirWrites(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { sessions(o); o.Upstream.(*counter).slow.Store(true) })
-	h := newHistory(t, direct(t), p, "session")
-	h.run(p.Door, []*cachetest.Door{p.Door}, rounds(t, 40))
-	if got := h.verdict(); got != porcupine.Ok {
-		t.Errorf("%d operations: %s", len(h.ops), got)
-	}
+	endure(t, p, p.open)
 }
 
 func TestForgottenWritesAreFoundOut(t *testing.T) {
 	p := newProxy(t, func(o *cache.Options) { sessions(o); o.Upstream.(*counter).slow.Store(true) })
 	p.cache.ForgetWrites()
-	h := newHistory(t, direct(t), p, "forgotten")
-	h.run(p.Door, []*cachetest.Door{p.Door}, 30)
+	h := newHistory(t, p, true)
+	h.run(load{clients: 6, each: 40}, p.open, []opener{p.open})
 	if got := h.verdict(); got != porcupine.Illegal {
 		t.Errorf("%d operations: %s", len(h.ops), got)
+	}
+}
+
+// TestLostEventsAreFoundOut has the watches that feed memory lose some.
+func TestLostEventsAreFoundOut(t *testing.T) {
+	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.Upstream.(*counter).lossy.Store(true) })
+	h := newHistory(t, p, true)
+	h.run(load{clients: 6, each: 40}, p.open, []opener{direct})
+	if got := h.untrue(); len(got) == 0 {
+		t.Errorf("%d snapshots and nothing untrue", len(h.snapshots))
 	}
 }

@@ -1,6 +1,8 @@
 package cache_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"encoding/pem"
@@ -80,6 +82,7 @@ type counter struct {
 	requests atomic.Int64
 	gate     atomic.Pointer[chan struct{}] // holds requests until it is closed
 	slow     atomic.Bool                   // delays what watches deliver
+	lossy    atomic.Bool                   // loses some of it
 }
 
 // lagging is a watch over a slow line.
@@ -89,6 +92,29 @@ func (l lagging) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
 	<-time.After(lag)
 	return n, err
+}
+
+// leaky is a watch that loses every third event.
+type leaky struct {
+	io.ReadCloser
+	lines *bufio.Reader
+	n     int
+	left  []byte
+}
+
+func (l *leaky) Read(p []byte) (int, error) {
+	for len(l.left) == 0 {
+		line, err := l.lines.ReadBytes('\n')
+		if err != nil {
+			return 0, err
+		}
+		if l.n++; l.n%3 != 0 || bytes.Contains(line, []byte("BOOKMARK")) {
+			l.left = line
+		}
+	}
+	n := copy(p, l.left)
+	l.left = l.left[n:]
+	return n, nil
 }
 
 // lag is long enough for a write to be read back before memory has its event.
@@ -102,6 +128,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := c.RoundTripper.RoundTrip(r)
 	if err == nil && c.slow.Load() && r.URL.Query().Get("watch") != "" {
 		res.Body = lagging{res.Body}
+	}
+	if err == nil && c.lossy.Load() && r.URL.Query().Get("watch") != "" {
+		res.Body = &leaky{ReadCloser: res.Body, lines: bufio.NewReader(res.Body)}
 	}
 	return res, err
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -81,21 +82,22 @@ func (s *streams) keys(q *question, format wire.Format) []streamKey {
 	return keys
 }
 
-// opened returns the first stream that has something to answer from, or else
-// the first that will. The caller holds s.mu.
+// opened returns the newest stream that has something to answer from, so that
+// who has been answered from one finds nothing older in another, or else the
+// first that will have. The caller holds s.mu.
 func (s *streams) opened(keys []streamKey) *entry {
-	var loading *entry
+	var newest, loading *entry
 	for _, k := range keys {
 		e, ok := s.open[k]
 		switch {
 		case !ok || e.Err() != nil: // it is about to end
-		case e.State() != nil:
-			return e
-		case loading == nil:
-			loading = e
+		case e.State() == nil:
+			loading = cmp.Or(loading, e)
+		case newest == nil || e.State().Applied > newest.State().Applied:
+			newest = e
 		}
 	}
-	return loading
+	return cmp.Or(newest, loading)
 }
 
 // worthBeginning returns which of keys to begin: the smallest part, or the whole
