@@ -112,9 +112,9 @@ func endure(t *testing.T, p *proxy, writers ...opener) {
 				t.Errorf("%d operations: %s", len(h.ops), got)
 			}
 			requests, operations = requests+int(h.requests.Load()), operations+len(h.ops)
+			t.Logf("%d requests and %d operations in %s", requests, operations, time.Since(begun).Round(time.Second))
 		})
 	}
-	t.Logf("%d requests and %d operations in %s", requests, operations, time.Since(begun).Round(time.Second))
 }
 
 // verdict is whether the operations can have happened one after another.

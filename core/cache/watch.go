@@ -82,7 +82,7 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 	}
 	at, ok := st.From(from)
 	if !ok {
-		return a.decline(telemetry.PassedHistory) // upstream may remember more, or says 410
+		return a.splice(from) // upstream may remember more, or says 410
 	}
 	f := a.follow(at, from)
 	f.since = from

@@ -156,6 +156,21 @@ func (s *Stream) catchUpOnce() error {
 	}
 }
 
+// Past watches path, a part of this collection that q selects, from since on, just
+// long enough for a bookmark. The caller closes what it reads events from.
+func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint64) (io.ReadCloser, error) {
+	s.counts.Watches.Add(1)
+	q.Set("watch", "true")
+	q.Set("resourceVersion", strconv.FormatUint(since, 10))
+	q.Set("allowWatchBookmarks", "true")
+	q.Set("timeoutSeconds", strconv.Itoa(catchUpSeconds))
+	res, err := s.getPath(ctx, path, q)
+	if err != nil {
+		return nil, fmt.Errorf("read the past: %w", err)
+	}
+	return res.Body, nil
+}
+
 // Fetch sends a request of the caller's making under the proxy's own identity.
 // The caller closes the body.
 func (s *Stream) Fetch(path string, q url.Values, accept string) (*http.Response, error) {

@@ -128,7 +128,11 @@ func (s *Stream) getPart(ctx context.Context, q url.Values) (*http.Response, err
 
 // get asks for objects of this stream's resource and insists on its format.
 func (s *Stream) get(ctx context.Context, namespace string, q url.Values) (*http.Response, error) {
-	res, err := s.source.Get(ctx, CollectionPath(s.Schema.Resource, namespace), q, s.Format.MediaType())
+	return s.getPath(ctx, CollectionPath(s.Schema.Resource, namespace), q)
+}
+
+func (s *Stream) getPath(ctx context.Context, path string, q url.Values) (*http.Response, error) {
+	res, err := s.source.Get(ctx, path, q, s.Format.MediaType())
 	if err != nil {
 		return nil, err
 	}
