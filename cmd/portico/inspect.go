@@ -64,7 +64,7 @@ func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("the proxy at %s keeps nothing in memory: it runs without --watch-cache", address)
+		return nil, fmt.Errorf("the proxy at %s keeps nothing in memory: it runs with --watch-cache=false", address)
 	}
 	var infos []cache.StreamInfo
 	if err := json.NewDecoder(res.Body).Decode(&infos); err != nil {

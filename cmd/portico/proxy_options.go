@@ -60,6 +60,7 @@ func defaultProxyOptions() *proxyOptions {
 		certDir:        "/var/run/portico",
 		maxStreams:     250,
 		drainTimeout:   20 * time.Second,
+		watchCache:     true,
 		watchPolicies:  true,
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
 		metricsAddress: "127.0.0.1:8080",

@@ -3,6 +3,7 @@ package callers
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -48,12 +49,9 @@ func TestEveryWay(t *testing.T) {
 		"upstream": {}, "memory": {memory: true}, "certified": {certified: true}, "certified-memory": {certified: true, memory: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var flags []string
+			flags := []string{fmt.Sprintf("--watch-cache=%t", w.memory)}
 			if w.certified {
-				flags = byCertificate()
-			}
-			if w.memory {
-				flags = append(flags, "--watch-cache")
+				flags = append(flags, byCertificate()...)
 			}
 			p := start(t, cert(t, self, "system:masters"), flags...)
 			if w.memory {

@@ -62,7 +62,8 @@ func TestNobodyNoticesGoAway(t *testing.T) {
 	r := newRelay(t, address(0))
 	p := before(t, "--server="+r.listener.Addr().String())
 	makeConfigMaps(t, 4)
-	workers, stop := begin(t, p, 4, "watch", "get", "list", "create", "apply")
+	remember(t, p)
+	workers, stop := begin(t, p, 4, "watch", "get", "list", "remembered", "create", "apply")
 	large := kubernetes.NewForConfigOrDie(p.Config(world.Token("admin")))
 	const enough = 8
 	for r.accepted.Load() < enough {

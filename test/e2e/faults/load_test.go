@@ -30,10 +30,22 @@ type worker struct {
 
 const configMaps = "/api/v1/namespaces/default/configmaps"
 
+// remembered is a collection that is answered from memory once it is there.
+const remembered = "/api/v1/services"
+
+// remember asks until it is.
+func remember(t *testing.T, p *proxy.Proxy) {
+	t.Helper()
+	c := admin(t, p)
+	eventually(t, "answers from memory", func() bool { return c.get(t, remembered).header.Get("Portico-Served-By") != "upstream" })
+}
+
 // requests are what each kind of worker sends: a method, a path, a body.
 var requests = map[string]func(n int) (method, path, body string){
 	"get":  func(int) (string, string, string) { return http.MethodGet, "/api/v1/namespaces/default", "" },
 	"list": func(int) (string, string, string) { return http.MethodGet, configMaps, "" },
+	// Whoever asks for the newest state is told by the API server how new it is.
+	"remembered": func(int) (string, string, string) { return http.MethodGet, remembered, "" },
 	"create": func(int) (string, string, string) {
 		return http.MethodPost, configMaps + "?dryRun=All", configMap(`"generateName":"load-"`, 20<<10)
 	},
@@ -171,9 +183,10 @@ func (h holdings) within(base holdings) bool {
 func TestKilledAPIServerLeavesNoTrace(t *testing.T) {
 	p := before(t)
 	const perKind = 8
-	kinds := []string{"watch", "get", "list", "create", "apply"}
+	kinds := []string{"watch", "get", "list", "remembered", "create", "apply"}
 	makeConfigMaps(t, perKind)
 	admin(t, p).get(t, configMaps) // so that there is a connection to the API server
+	remember(t, p)
 	base := held(p)
 
 	workers, stop := begin(t, p, perKind, kinds...)

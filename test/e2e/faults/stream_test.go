@@ -20,7 +20,7 @@ func drainErr(res *http.Response) error {
 
 func TestWatchEndsUpstreamWithItsWatcher(t *testing.T) {
 	t.Parallel()
-	p := before(t)
+	p := before(t, "--watch-cache=false") // memory watches on, for whoever comes next
 	const path, series = "/api/v1/podtemplates", `apiserver_longrunning_requests{component="apiserver",group="",resource="podtemplates",scope="cluster",subresource="",verb="WATCH",version="v1"}`
 	before := gauge(t, 0, series)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -74,6 +74,9 @@ func (o *origin) serve(w http.ResponseWriter, r *http.Request) {
 		defer conn.Close()
 		o.begun <- r.URL.Path
 		_, _ = io.Copy(conn, rw)
+	default: // what the proxy asks for itself
+		w.WriteHeader(http.StatusNotFound)
+		return
 	}
 	o.ended <- r.URL.Path
 }
