@@ -38,8 +38,7 @@ func (a *answer) list() (bool, error) {
 	if !ok {
 		return false, nil // upstream says that rv is too large, if it is
 	}
-	p := a.page(st.Now(), "", a.indexed())
-	return true, a.send(p, a.entry.Age())
+	return a.send(a.page(st.Now(), "", a.indexed()), a.entry.Age())
 }
 
 // listNewest answers with a state no older than the request.
@@ -62,7 +61,7 @@ func (a *answer) listNewest() (bool, error) {
 		}
 	}
 	a.entry.counts.proofs.add(how)
-	return true, a.send(a.page(st.Now(), "", a.indexed()), 0)
+	return a.send(a.page(st.Now(), "", a.indexed()), 0)
 }
 
 // listPage continues where another page ended, here or upstream.
@@ -88,11 +87,7 @@ func (a *answer) listExactly(rv uint64, from string) (bool, error) {
 	if !ok {
 		return a.decline(telemetry.PassedHistory) // upstream may remember more
 	}
-	p := a.page(at, from, stream.Scope{})
-	if p.meta.Continue == "" && a.limit > 0 && len(p.items) == int(a.limit) && a.entry.Scope.Field != "" {
-		return a.decline(telemetry.PassedUnsupported) // it is not known what lies beside the part
-	}
-	return true, a.send(p, a.entry.Age())
+	return a.send(a.page(at, from, stream.Scope{}), a.entry.Age())
 }
 
 // page is what a list answers.
@@ -100,6 +95,9 @@ type page struct {
 	meta  metav1.ListMeta
 	items []*wire.Object
 	bytes int
+	// open says that it is not known whether there are more: that depends on
+	// what lies beside the part of the collection that is kept.
+	open bool
 }
 
 func (p *page) add(o *wire.Object) {
@@ -137,6 +135,7 @@ func (a *answer) page(at stream.Snapshot, from string, index stream.Scope) *page
 		}
 		return true
 	})
+	p.open = left == 0 && limit > 0 && len(p.items) == limit && a.entry.Scope.Field != "" && a.entry.Scope != index
 	if left > 0 {
 		p.meta.Continue = a.continueAfter(last, at.ResourceVersion)
 		if all {
@@ -166,9 +165,12 @@ func (a *answer) continueAfter(key string, rv uint64) string {
 	return base64.RawURLEncoding.EncodeToString(token)
 }
 
-func (a *answer) send(p *page, age time.Duration) error {
+func (a *answer) send(p *page, age time.Duration) (bool, error) {
+	if p.open {
+		return a.decline(telemetry.PassedUnsupported)
+	}
 	a.head(a.form.MediaType(), servedByCache, age)
-	return a.write(p.bytes, func(w io.Writer) error { return a.writer.List(w, p.meta, p.items) })
+	return true, a.write(p.bytes, func(w io.Writer) error { return a.writer.List(w, p.meta, p.items) })
 }
 
 // bodyBuffers are for answers over HTTP/1 and HTTP/2.

@@ -9,8 +9,8 @@ import (
 	"github.com/portico-proxy/portico/core/cache/wire"
 )
 
-// A question that can only select objects of one namespace or of one node needs
-// no more than that part of a collection in memory, and the proxy may be allowed
+// A question that can only select objects of one namespace, of one node or of
+// one name needs no more than that part of a collection in memory, and the proxy may be allowed
 // to read no more than it.
 
 // maxParts is how many parts of one collection are kept before the whole is
@@ -41,7 +41,14 @@ func (q *question) parts() []stream.Scope {
 		parts = append(parts, part)
 	}
 	if q.namespace != "" {
-		parts = append(parts, stream.Scope{Namespace: q.namespace})
+		return append(parts, stream.Scope{Namespace: q.namespace})
+	}
+	name, named := q.fields.RequiresExactMatch("metadata.name")
+	if q.verb == get {
+		name, named = q.name, true
+	}
+	if named {
+		parts = append(parts, stream.Scope{Field: "metadata.name", Value: name})
 	}
 	return parts
 }

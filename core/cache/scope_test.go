@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,6 +140,42 @@ func TestNodeKeepsItsOwnPods(t *testing.T) {
 	}
 	pages(t, d, p, all+"?"+mine+"&limit=1")
 	if got := p.kept("pods"); !slices.Equal(got, []string{"spec.nodeName=part-n1"}) {
+		t.Errorf("keeps %q", got)
+	}
+}
+
+// TestNodeKeepsItself has the proxy be a node, which may read no other.
+func TestNodeKeepsItself(t *testing.T) {
+	d := direct(t)
+	const path = "/api/v1/nodes"
+	for _, name := range []string{"part-me", "part-you"} {
+		d.Write(http.MethodPost, path, object{"metadata": object{"name": name}})
+	}
+	p := newProxy(t, as(t, "system:node:part-me", "system:nodes"))
+	const me = path + "?fieldSelector=metadata.name%3Dpart-me"
+	for _, accept := range []string{cachetest.JSON, cachetest.Protobuf} {
+		p.warm(me+"&resourceVersion=0", accept)
+	}
+	start := d.Get(path, cachetest.JSON).List(t).Metadata.ResourceVersion
+	d.Patch(path+"/part-you", `{"metadata":{"labels":{"a":"b"}}}`)
+	rv := cachetest.ResourceVersion(d.Patch(path+"/part-me", `{"metadata":{"labels":{"a":"b"}}}`))
+	for _, accept := range []string{cachetest.JSON, cachetest.Protobuf, metadataAlone} {
+		exact := "&resourceVersionMatch=Exact&resourceVersion=" + rv
+		samePart(t, d, p, me+exact, accept, "cache")
+		samePart(t, d, p, me+exact+"&limit=1", accept, "cache")
+		samePart(t, d, p, me+"&resourceVersion="+rv, accept, "cache")
+		samePart(t, d, p, me+exact+"&labelSelector=none", accept, "cache")
+		samePart(t, d, p, path+"?fieldSelector=metadata.name%3Dpart-you"+exact, accept, "")
+	}
+	for _, accept := range []string{cachetest.JSON, cachetest.Protobuf} {
+		samePart(t, d, p, path+"/part-me?resourceVersion="+rv, accept, "cache")
+		sameWatch(t, d, p, me+"&watch=true&resourceVersion="+start, accept, 1)
+	}
+	d.Patch(path+"/part-me", `{"metadata":{"labels":{"a":"c"}}}`)
+	if got := p.Get(me, cachetest.JSON); got.ServedBy() == "" || !strings.Contains(string(got.Body), `"a":"c"`) {
+		t.Errorf("the newest by %q: %s", got.ServedBy(), got.Body)
+	}
+	if got := p.kept("nodes"); !slices.Equal(got, []string{"metadata.name=part-me"}) {
 		t.Errorf("keeps %q", got)
 	}
 }

@@ -49,8 +49,8 @@ type CachePolicySpec struct {
 	Resources []CachedResource `json:"resources"`
 
 	// Memory says whether the resources may be kept in memory. Parts keeps what
-	// is asked for of single namespaces and, of pods, of single nodes, and never
-	// a whole collection. Refuse wins over Parts, and Parts over Keep, where
+	// is asked for of single namespaces, of single names and, of pods, of single
+	// nodes, and never a whole collection. Refuse wins over Parts, and Parts over Keep, where
 	// several policies speak of one resource. Secrets, ConfigMaps,
 	// Leases and Events are kept only if a policy names them; "*" does not.
 	//

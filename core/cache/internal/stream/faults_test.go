@@ -306,6 +306,7 @@ func TestProbesAskForNoMoreThanThePart(t *testing.T) {
 		"/api/v1/namespaces/portico-probe-none/pods?limit=1":                                        {},
 		"/api/v1/namespaces/portico-probe-none/pods?fieldSelector=spec.nodeName%3Da%5C%2Cb&limit=1": {Field: "spec.nodeName", Value: "a,b"},
 		"/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dportico-probe-none&limit=1":        {Namespace: "a"},
+		"/api/v1/namespaces/portico-probe-none/pods?fieldSelector=metadata.name%3Dx&limit=1":        {Field: "metadata.name", Value: "x"},
 	} {
 		s, b := startBroken(t, 0, scope)
 		x := b.next()

@@ -40,14 +40,14 @@ func (s Scope) selector(name string) string {
 }
 
 // smallest is the smallest LIST of the part: of a namespace that does not exist,
-// or of an object that does not where that is not in the part.
+// or of an object that does not, or of the only one.
 func (s Scope) smallest(namespaced bool) (namespace string, q url.Values) {
 	q = url.Values{"limit": {"1"}}
 	name := ""
 	switch {
-	case !namespaced, s.Namespace != "":
+	case s.Namespace != "", !namespaced && s.Field != "metadata.name":
 		namespace, name = s.Namespace, nobody
-	default:
+	case namespaced:
 		namespace = nobody
 	}
 	if selector := s.selector(name); selector != "" {
