@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -226,4 +228,27 @@ func FuzzTokenOf(f *testing.F) {
 		}}
 		expired(tokenOf(r), time.Unix(0, 0))
 	})
+}
+
+func TestForbiddenReviewsAreLeftForAWhile(t *testing.T) {
+	now := time.Unix(1000, 0)
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "tokenreviews"}, "", errors.New("no"))
+	v := &reviews{err: forbidden}
+	p := &permitted{Token: v, now: func() time.Time { return now }}
+	ask := func() error {
+		_, _, err := p.AuthenticateToken(t.Context(), "t")
+		return err
+	}
+	if err := ask(); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v", err)
+	}
+	for range 3 {
+		if err := ask(); !errors.Is(err, errForbidden) || len(v.asked) != 1 {
+			t.Errorf("asked %d times: %v", len(v.asked), err)
+		}
+	}
+	now, v.err = now.Add(forbiddenPause), nil
+	if err := ask(); err != nil || len(v.asked) != 2 {
+		t.Errorf("asked %d times: %v", len(v.asked), err)
+	}
 }

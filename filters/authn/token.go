@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -27,10 +29,14 @@ const (
 	reviewTTL = 10 * time.Second
 	// reviewTimeout bounds one review.
 	reviewTimeout = 3 * time.Second
+	// forbiddenPause is how long no review is asked for after one was forbidden.
+	forbiddenPause = 30 * time.Second
 	// websocketPrefix marks the subprotocol in which browsers send tokens
 	// (k8s.io/apiserver/pkg/authentication/request/websocket).
 	websocketPrefix = "base64url.bearer.authorization.k8s.io."
 )
+
+var errForbidden = errors.New("the proxy's identity may not review tokens")
 
 var errImpersonation = errors.New("a caller known by its client certificate is passed on by impersonation and cannot impersonate: use a bearer token")
 
@@ -47,7 +53,26 @@ func Reviewer(client authenticationv1.AuthenticationV1Interface) (authenticator.
 	if err != nil {
 		return nil, fmt.Errorf("prepare token reviews: %w", err)
 	}
-	return cache.New(unlogged{review}, false, reviewTTL, reviewTTL), nil
+	return cache.New(&permitted{Token: unlogged{review}, now: time.Now}, false, reviewTTL, reviewTTL), nil
+}
+
+// permitted asks for reviews as long as the proxy may have them. Where it may not,
+// each read would cost the API server a request more, for nothing.
+type permitted struct {
+	authenticator.Token
+	now   func() time.Time
+	again atomic.Int64 // when to try again, Unix nanoseconds
+}
+
+func (p *permitted) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	if p.now().UnixNano() < p.again.Load() {
+		return nil, false, errForbidden
+	}
+	res, ok, err := p.Token.AuthenticateToken(ctx, token)
+	if apierrors.IsForbidden(err) && p.again.Swap(p.now().Add(forbiddenPause).UnixNano()) == 0 {
+		klog.FromContext(ctx).Info("Nothing is answered from memory to callers with tokens: the proxy's identity may not review them (system:auth-delegator)")
+	}
+	return res, ok, err
 }
 
 // unlogged keeps client-go from logging what it sends: with --v=8 that is whole

@@ -34,7 +34,7 @@ var world *controlplane.ControlPlane
 func TestMain(m *testing.M) {
 	var err error
 	world, err = controlplane.Start(context.Background(), controlplane.Options{
-		Log: os.Stderr, Users: []controlplane.User{{Name: "jane"}, {Name: "joe"}, {Name: "portico"}, {Name: "plain"}, {Name: node, Groups: []string{"system:nodes"}}},
+		Log: os.Stderr, Users: []controlplane.User{{Name: "jane"}, {Name: "joe"}, {Name: "portico"}, {Name: "plain"}, {Name: "poor"}, {Name: node, Groups: []string{"system:nodes"}}},
 		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
 	})
 	if err != nil {

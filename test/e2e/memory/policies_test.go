@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -187,4 +188,17 @@ func TestProxyGoesOnWithoutPolicies(t *testing.T) {
 	if strings.Contains(admin.Log(), "not read from the API") {
 		t.Error("who may read policies misses them")
 	}
+}
+
+// TestProxyWithoutRightsPassesOn has one that may nothing at all: its callers get
+// what they would have got without it.
+func TestProxyWithoutRightsPassesOn(t *testing.T) {
+	p := proxyOf(t, "poor")
+	s := newSide(t, p.Config(world.Token("admin")))
+	until(t, "the log says what is missing", func() bool {
+		if a := s.get(t, "/api/v1/nodes?resourceVersion=0"); a.code != http.StatusOK || a.servedBy != "upstream" {
+			t.Errorf("got %d, served by %s", a.code, a.servedBy)
+		}
+		return strings.Count(p.Log(), "may not review them") == 1 && strings.Count(p.Log(), "may not list and watch them") == 1
+	})
 }
