@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,19 +87,9 @@ func (t *bed) listBoth(b *testing.B, q question, goals []string) {
 		for i, c := range clients {
 			start := time.Now()
 			used := c.measure(b, func() {
-				res, err := c.open(b.Context(), q)
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer res.Body.Close()
-				if _, err := io.ReadFull(res.Body, c.buffer[:1]); err != nil {
-					b.Fatal(err)
-				}
+				begun := firstByte(b, c, q)
 				if i == 1 {
-					first.addTime(time.Since(start))
-				}
-				if _, err := io.CopyBuffer(onlyWriter{io.Discard}, res.Body, c.buffer); err != nil {
-					b.Fatal(err)
+					first.addTime(begun.Sub(start))
 				}
 			})
 			took[i].addTime(time.Since(start))
@@ -109,6 +100,24 @@ func (t *bed) listBoth(b *testing.B, q question, goals []string) {
 	t.table.ratio(b, "time", took, goals[0])
 	t.table.ratio(b, "CPU", spent, goals[1])
 	t.table.add(row{what(b, "first byte"), "", ms(first.median()), "", "5 ms"})
+}
+
+// firstByte reads an answer and returns when it began.
+func firstByte(b *testing.B, c *client, q question) time.Time {
+	b.Helper()
+	res, err := c.open(b.Context(), q)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.ReadFull(res.Body, c.buffer[:1]); err != nil {
+		b.Fatal(err)
+	}
+	begun := time.Now()
+	if _, err := io.CopyBuffer(onlyWriter{io.Discard}, res.Body, c.buffer); err != nil {
+		b.Fatal(err)
+	}
+	return begun
 }
 
 const (
@@ -125,7 +134,8 @@ func (t *bed) memoryGet(b *testing.B) {
 	var took, spent [2]sample
 	for b.Loop() {
 		for i, r := range []road{t.direct, t.proxied} {
-			used := r.measure(b, func() { took[i] = append(took[i], steadyGets(b, r, q)...) })
+			idle := idleClients(b, r, q)
+			used := r.measure(b, func() { took[i] = append(took[i], steadyGets(b, idle, q)...) })
 			spent[i].add(used.server.Seconds() * 1e3 / (openRate * openTime.Seconds()))
 		}
 	}
@@ -137,8 +147,8 @@ func (t *bed) memoryGet(b *testing.B) {
 	t.table.ratio(b, "CPU", spent, "0.3")
 }
 
-// steadyGets returns how long after they were due answers came.
-func steadyGets(b *testing.B, r road, q question) sample {
+// idleClients are connected.
+func idleClients(b *testing.B, r road, q question) chan *client {
 	b.Helper()
 	idle := make(chan *client, openClients)
 	for range openClients {
@@ -146,6 +156,12 @@ func steadyGets(b *testing.B, r road, q question) sample {
 		mustRead(b, c, q)
 		idle <- c
 	}
+	return idle
+}
+
+// steadyGets returns how long after they were due answers came.
+func steadyGets(b *testing.B, idle chan *client, q question) sample {
+	b.Helper()
 	var took sample
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -213,84 +229,75 @@ const informerCount = 100
 
 // informers have many clients load all pods at once, as informers start.
 func (t *bed) informers(b *testing.B) {
-	var took [2]sample
+	var took, sent [2]sample
+	var watches, resident sample
+	state := 0.0
 	for b.Loop() {
-		for i := range took {
-			r := t.direct
-			if i == 1 {
-				r = t.another(b, "--watch-cache")
-			}
-			start := time.Now()
-			t.synced(b, r, i == 1)
+		for i, r := range []road{t.direct, t.another(b, "--watch-cache")} {
+			standing := t.upstreamCount(b, podWatches)
+			start, before := time.Now(), t.direct.server.written(b)
+			each, end := loadAll(b, r)
 			took[i].addTime(time.Since(start))
+			sent[i].add((t.direct.server.written(b) - before) / 1e6)
+			if i == 1 {
+				_, peak := r.server.resident(b)
+				resident.add(peak)
+				watches.add(t.upstreamCount(b, podWatches) - standing)
+				state = float64(each) / (1 << 20)
+			}
+			end()
 		}
 	}
 	b.ReportMetric(0, "ns/op")
 	t.table.ratio(b, "time", took, "0.3")
+	direct, proxied := sent[0].median(), sent[1].median()
+	t.table.add(row{what(b, "sent by the API server"), fmt.Sprintf("%.0f MB", direct), fmt.Sprintf("%.0f MB", proxied),
+		fmt.Sprintf("-%.2f %%", 100*(1-proxied/direct)), "-99 %"})
+	t.table.add(row{what(b, "watches of the API server"), fmt.Sprint(informerCount), fmt.Sprint(watches.median()), "", "1"})
+	t.table.add(row{what(b, "resident"), "", fmt.Sprintf("at most %.0f MiB", resident.median()), "", fmt.Sprintf("%.0f MiB", 1.3*state+2*informerCount)})
 }
 
-// synced has informers load and says what that took of a proxy.
-func (t *bed) synced(b *testing.B, r road, proxied bool) {
+const podWatches = `apiserver_longrunning_requests\{[^}]*resource="pods"[^}]*verb="WATCH"[^}]*\}`
+
+// loadAll returns when all informers have the state, and how many bytes each
+// has read. Their watches are open until end is called.
+func loadAll(b *testing.B, r road) (each int64, end func()) {
 	b.Helper()
-	watches := `apiserver_longrunning_requests\{[^}]*resource="pods"[^}]*verb="WATCH"[^}]*\}`
-	before := t.upstreamCount(b, watches)
-	read := r.server.read(b)
-	r.server.forgetPeak(b)
-	var all sync.WaitGroup
+	var all, loaded sync.WaitGroup
 	hold := make(chan struct{})
-	var bytesRead sync.Map
-	var loaded sync.WaitGroup
-	for n := range informerCount {
+	var total atomic.Int64
+	for range informerCount {
 		c := r.client(b)
 		loaded.Add(1)
-		all.Go(func() {
-			size := loadState(b, c, loaded.Done, hold)
-			bytesRead.Store(n, size)
-		})
+		all.Go(func() { loadState(b, c, func(n int64) { total.Add(n); loaded.Done() }, hold) })
 	}
 	loaded.Wait()
-	if proxied {
-		watching := t.upstreamCount(b, watches) - before
-		got := r.server.read(b) - read
-		_, peak := r.server.resident(b)
-		close(hold)
-		all.Wait()
-		total := 0.0
-		bytesRead.Range(func(_, n any) bool { total += float64(n.(int64)); return true })
-		wire := total / informerCount / (1 << 20)
-		t.table.add(row{what(b, "upstream watches"), strconv.Itoa(informerCount), fmt.Sprint(watching), "", "1"})
-		t.table.add(row{what(b, "upstream bytes"), fmt.Sprintf("%.0f MB", total/1e6), fmt.Sprintf("%.0f MB", got/1e6), fmt.Sprintf("-%.2f %%", 100*(1-got/total)), "-99 %"})
-		t.table.add(row{what(b, "resident"), "", fmt.Sprintf("at most %.0f MiB", peak), "", fmt.Sprintf("%.0f MiB", 1.3*wire+2*informerCount)})
-		return
-	}
-	close(hold)
-	all.Wait()
+	return total.Load() / informerCount, func() { close(hold); all.Wait() }
 }
 
-// loadState reads a watch up to the end of its initial events, then keeps it
-// until hold is closed.
-func loadState(b *testing.B, c *client, loaded func(), hold <-chan struct{}) (size int64) {
-	done := sync.OnceFunc(loaded)
-	defer done()
+// loadState reads a watch up to the end of its initial events, says of how many
+// bytes they were, and keeps the watch until hold is closed.
+func loadState(b *testing.B, c *client, loaded func(int64), hold <-chan struct{}) {
+	size := int64(0)
+	defer func() { loaded(size) }()
 	res, err := c.open(b.Context(), question{path: podsPath + initialList, accept: asProtobuf + ";stream=watch"})
 	if err != nil {
 		b.Error(err)
-		return 0
+		return
 	}
-	defer res.Body.Close()
-	for tail := []byte(nil); ; {
+	b.Cleanup(func() { res.Body.Close() })
+	for tail := []byte(nil); !bytes.Contains(tail, []byte("initial-events-end")); {
+		tail = append([]byte(nil), tail[max(0, len(tail)-32):]...)
 		n, err := res.Body.Read(c.buffer)
 		size += int64(n)
 		if err != nil {
 			b.Errorf("the watch broke off after %d bytes: %v", size, err)
-			return size
+			return
 		}
 		tail = append(tail, c.buffer[:n]...)
-		if bytes.Contains(tail, []byte("initial-events-end")) {
-			done()
-			<-hold
-			return size
-		}
-		tail = append([]byte(nil), tail[max(0, len(tail)-32):]...)
 	}
+	go func() {
+		<-hold
+		res.Body.Close()
+	}()
 }

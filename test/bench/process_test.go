@@ -54,14 +54,14 @@ func field(b *testing.B, status, name string) float64 {
 	return kib / (1 << 10)
 }
 
-// read is how many bytes the process has read so far, from sockets and files.
-func (p process) read(b *testing.B) float64 {
+// written is how many bytes the process has written so far, to sockets and files.
+func (p process) written(b *testing.B) float64 {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p))
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "rchar:")
+	_, rest, _ := strings.Cut(string(text), "wchar:")
 	line, _, _ := strings.Cut(rest, "\n")
 	n, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
 	if err != nil {
