@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -263,6 +264,9 @@ func policiesOf(s *config.Snapshot) cache.Policies {
 // manage puts the parts under one controller-runtime manager, which serves
 // metrics and health on ports of their own.
 func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Runnable) error {
+	if err := checkFree(o.metricsAddress); err != nil {
+		return fmt.Errorf("serve metrics (--metrics-bind-address): %w", err)
+	}
 	forever := time.Duration(-1) // the server bounds its own draining
 	var err error
 	p.manager, err = ctrl.NewManager(cfg, ctrl.Options{
@@ -288,6 +292,19 @@ func (p *proxy) manage(cfg *rest.Config, o proxyOptions, runnables ...manager.Ru
 		}
 	}
 	return nil
+}
+
+// checkFree finds out that an address is taken before anything has been started:
+// the manager would only then. "0" stands for none.
+func checkFree(address string) error {
+	if address == "0" {
+		return nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // addProfiles serves what `go tool pprof` asks for.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,7 @@ func TestBadFlagsAreNamedInOneLine(t *testing.T) {
 		"no-client-authority":  {[]string{"--client-ca-file=/nowhere/ca"}, []string{"--client-ca-file", "/nowhere/ca"}},
 		"bad-client-authority": {[]string{"--client-ca-file=" + file("ca", "x")}, []string{"--client-ca-file", dir}},
 		"port-taken":           {[]string{"--secure-port=" + port}, []string{"--secure-port", port}},
+		"metrics-port-taken":   {[]string{"--metrics-bind-address=127.0.0.1:" + port}, []string{"--metrics-bind-address", port}},
 		"health-port-taken":    {[]string{"--health-probe-bind-address=127.0.0.1:" + port}, []string{"health", port}},
 		"bad-tracing-config":   {[]string{"--tracing-config-file=" + file("tracing", "x: 1\n")}, []string{"tracing", dir}},
 		"no-tracing-config":    {[]string{"--tracing-config-file=/nowhere/tracing"}, []string{"tracing", "/nowhere/tracing"}},
@@ -79,4 +81,19 @@ func fail(t *testing.T, flags []string) (code int, stderr string) {
 	cmd.Stderr = &out
 	_ = cmd.Run() // its exit code is what counts
 	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+func TestProfilesAreServedOnlyIfAskedFor(t *testing.T) {
+	t.Parallel()
+	for flag, want := range map[string]int{"--profiling": http.StatusOK, "--profiling=false": http.StatusNotFound} {
+		p := before(t, flag)
+		res, err := http.Get(strings.TrimSuffix(p.Metrics, "/metrics") + "/debug/pprof/heap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %s", flag, res.Status)
+		}
+	}
 }
