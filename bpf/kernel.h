@@ -1,5 +1,4 @@
-/* What the kernel promises to programs of type cgroup/sock_addr, as far as
- * redirect.c uses it. The layouts and numbers are part of the kernel's stable
+/* What the kernel promises to programs, as far as redirect.c and end.c use it. The layouts and numbers are part of the kernel's stable
  * interface, so that nothing needs to be relocated for another kernel, and
  * compiling needs clang and no headers.
  */
@@ -75,6 +74,7 @@ static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags
 static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
+static long (*bpf_seq_write)(void *seq, const void *data, __u32 size) = (void *)127;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;

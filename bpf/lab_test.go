@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 		dialAndTell(target)
 		return
 	}
+	if os.Getenv(holdVariable) != "" {
+		hold()
+		return
+	}
 	leave, err := enterLab()
 	if err != nil {
 		noLab = err.Error()
@@ -221,6 +225,19 @@ func (n *netns) listen(tb testing.TB, addr, name string) netip.AddrPort {
 			c.Close()
 		}
 	}()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// silent starts a TCP server that says nothing and keeps its connections.
+func (n *netns) silent(tb testing.TB, addr string) netip.AddrPort {
+	tb.Helper()
+	var l net.Listener
+	var err error
+	n.do(func() { l, err = net.Listen("tcp", addr) })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { l.Close() })
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 

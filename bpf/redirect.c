@@ -10,6 +10,7 @@
  * stays what it was.
  */
 #include "kernel.h"
+#include "socket.h"
 
 enum layer_flag {
 	PRESENT = 1,
@@ -18,20 +19,10 @@ enum layer_flag {
 	BY_CGROUP = 8,   /* affinity is the cgroup's, not the network namespace's */
 	HOST_ONLY = 16,   /* counts only in the host's network namespace */
 };
-enum { TRANSLATED = 1, STICKY = 2 };
 enum verdict { PASSED, POLICY, SERVICE, REFUSED };
 
 enum { PROCEED = 1, REFUSE = 0 };
 enum { MAX_LEVEL = 16, EXEMPT = 0 };
-
-/* IPv4 is kept as ::ffff:a.b.c.d, so that a socket of either family finds what
- * one of the other has left.
- */
-struct address {
-	__be32 ip[4];
-	__be16 port;
-	__u16 protocol;
-};
 
 /* A set of backends never changes; another choice is another set. */
 struct layer {
@@ -115,18 +106,6 @@ struct flow {
 	__u64 cookie;
 	struct address back;
 	__u32 pad;
-};
-
-/* What a socket has been told: the peer it is connected to, and where its last
- * datagram that was not to that peer went.
- */
-struct translation {
-	struct address front;
-	struct address back;
-	struct address sticky_front;
-	struct address sticky_back;
-	__u32 sticky_id;
-	__u32 flags;
 };
 
 struct event {
@@ -224,13 +203,6 @@ struct {
 	__type(key, struct flow);
 	__type(value, struct address);
 } flows SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct translation);
-} translations SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

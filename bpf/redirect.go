@@ -17,7 +17,8 @@ import (
 // needs neither; the sums say of which source.
 //
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type layer -type event -type layer_flag -type verdict redirect redirect.c -- -O2 -g -Wall -Werror
-//go:generate sh -c "sha256sum kernel.h redirect.c > redirect.sha256"
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type ended end end.c -- -O2 -g -Wall -Werror
+//go:generate sh -c "sha256sum end.c kernel.h redirect.c socket.h > redirect.sha256"
 
 var (
 	// ErrNotSupported says that the kernel lacks something the programs need. The

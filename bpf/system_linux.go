@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -56,6 +58,57 @@ func now() (time.Duration, error) {
 		return 0, fmt.Errorf("read clock: %w", err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// processes is where every process shows the namespaces that it is in. In a
+// container it must be the host's.
+const processes = "/proc"
+
+// eachNetns calls visit once in each network namespace that a process is in,
+// on a thread that enters them. It goes on after an error.
+func eachNetns(visit func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, wherever it is.
+		runtime.LockOSThread()
+		done <- visitNetns(visit)
+	}()
+	return <-done
+}
+
+func visitNetns(visit func() error) error {
+	paths, err := filepath.Glob(filepath.Join(processes, "[0-9]*", "ns", "net"))
+	if err != nil {
+		return fmt.Errorf("list processes: %w", err)
+	}
+	var errs []error
+	seen := map[string]bool{}
+	for _, path := range paths {
+		// It names the namespace, and cannot be read of a process that has ended.
+		name, err := os.Readlink(path)
+		if err != nil || seen[name] {
+			continue
+		}
+		seen[name] = true
+		errs = append(errs, inNetns(path, visit))
+	}
+	return errors.Join(errs...)
+}
+
+// inNetns leaves the thread in another namespace.
+func inNetns(path string, visit func() error) error {
+	ns, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return visit()
 }
 
 // netnsCookie returns the number of the network namespace of the calling

@@ -202,6 +202,16 @@ func (s *raw) read(tb testing.TB) string {
 	return string(buf[:n])
 }
 
+// own is the socket's own address, as text.
+func (s *raw) own(tb testing.TB) string {
+	tb.Helper()
+	a, err := unix.Getsockname(s.fd)
+	if err != nil {
+		tb.Fatal("getsockname: ", err)
+	}
+	return addrPort(a).String()
+}
+
 func (s *raw) peer(tb testing.TB) netip.AddrPort {
 	tb.Helper()
 	a, err := unix.Getpeername(s.fd)
