@@ -89,6 +89,7 @@ type Redirector struct {
 	lock    *os.File
 	objects objects
 	mirror  *mirror
+	left    []Departure
 }
 
 type objects struct {

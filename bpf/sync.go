@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -25,6 +26,13 @@ type Stats struct {
 	Calls int
 }
 
+// A Departure is a backend that no new connection goes to by the word of an
+// owner.
+type Departure struct {
+	Owner   string
+	Backend Frontend
+}
+
 // Sync makes the kernel's table look like t. Each destination changes at one
 // moment from what it was to what it is to be; what has not changed is not
 // written. After an error, some destinations have changed and others have not;
@@ -32,17 +40,22 @@ type Stats struct {
 func (r *Redirector) Sync(t Table) (Stats, error) {
 	s := syncer{maps: &r.objects.redirectMaps, mirror: r.mirror}
 	err := s.run(t)
+	r.left = s.left
 	if err != nil {
 		err = fmt.Errorf("write table to the kernel: %w", explain(err))
 	}
 	return s.stats, err
 }
 
+// Left returns the backends that some destination lost in the last Sync.
+func (r *Redirector) Left() []Departure { return r.left }
+
 // A syncer is one run of Sync.
 type syncer struct {
 	maps   *redirectMaps
 	mirror *mirror
 	stats  Stats
+	left   []Departure
 
 	// What is to be written, by order of writing: a row comes after what it
 	// refers to.
@@ -252,6 +265,7 @@ func (s *syncer) writeRows() error {
 	n, err := put(s, s.maps.Frontends, s.keys, s.rows)
 	s.stats.Frontends = n
 	for i, f := range s.fronts[:n] {
+		s.depart(f, s.mirror.rows[f], s.rows[i])
 		s.mirror.count(s.mirror.rows[f], -1)
 		s.mirror.count(s.rows[i], 1)
 		s.mirror.rows[f] = s.rows[i]
@@ -270,11 +284,34 @@ func (s *syncer) deleteRows(t Table) error {
 		if err := s.delete(s.maps.Frontends, addressOf(f.AddrPort, f.Protocol)); err != nil {
 			return fmt.Errorf("delete frontend %s: %w", f, err)
 		}
+		s.depart(f, row, redirectFrontend{})
 		s.mirror.count(row, -1)
 		s.mirror.freeRows = append(s.mirror.freeRows, row.Id)
 		delete(s.mirror.rows, f)
 	}
 	return nil
+}
+
+// depart notes which backends a row has lost.
+func (s *syncer) depart(f Frontend, before, after redirectFrontend) {
+	for _, l := range [][2]redirectLayer{{before.Policy, after.Policy}, {before.Service, after.Service}} {
+		old, next := s.mirror.byID[l[0].Set], s.mirror.byID[l[1].Set]
+		if old == nil || old == next {
+			continue
+		}
+		stays := map[netip.AddrPort]bool{}
+		if next != nil {
+			for _, a := range next.addrs {
+				stays[a] = true
+			}
+		}
+		owner := s.mirror.ownerOf(l[0].Owner)
+		for _, a := range old.addrs {
+			if !stays[a] {
+				s.left = append(s.left, Departure{owner, Frontend{a, f.Protocol}})
+			}
+		}
+	}
 }
 
 // retire remembers since when sets and classes have no users.

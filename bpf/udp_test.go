@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -158,5 +159,21 @@ func TestStrangersKeepTheirAddress(t *testing.T) {
 	_, from := s.recvfrom(t)
 	if from.Port() != addrPort(theirs).Port() || from.Addr().String() != "127.0.0.1" {
 		t.Errorf("a stranger seems to be %s", from)
+	}
+}
+
+func TestBackendsThatLeaveAreTold(t *testing.T) {
+	a, b := netip.MustParseAddrPort("127.0.0.5:53"), netip.MustParseAddrPort("127.0.0.6:53")
+	r := steer(t, Table{front("10.96.0.10:53", UDP): service("dns", a, b)})
+	if len(r.Left()) != 0 {
+		t.Errorf("%v left a table that was empty", r.Left())
+	}
+	mustSync(t, r, Table{front("10.96.0.10:53", UDP): service("dns", b)})
+	if want := []Departure{{"dns", Frontend{a, UDP}}}; !slices.Equal(r.Left(), want) {
+		t.Errorf("%v left, want %v", r.Left(), want)
+	}
+	mustSync(t, r, Table{})
+	if want := []Departure{{"dns", Frontend{b, UDP}}}; !slices.Equal(r.Left(), want) {
+		t.Errorf("%v left, want %v", r.Left(), want)
 	}
 }

@@ -27,6 +27,7 @@ type redirectOptions struct {
 	nodeName   string
 	policyDir  string
 	servers    []string
+	endStale   []string
 
 	resolveServices bool
 	reportStatus    bool
@@ -110,6 +111,7 @@ func (o *redirectOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.leaseDuration, "lease-duration", o.leaseDuration, "How long policies hold after this process was last seen alive.")
 	f.DurationVar(&o.handover, "handover", o.handover, "How long policies hold after this process was stopped, for its successor.")
 	f.DurationVar(&o.probeInterval, "probe-interval", o.probeInterval, "How often backends on this node are tried.")
+	f.StringSliceVar(&o.endStale, "end-stale-sockets", o.endStale, "Protocols (UDP, TCP) of which sockets are ended that are connected to a redirected backend that is no more; unconnected ones never are. It needs Linux 6.5 and, in a container, the host's processes.")
 	f.BoolVar(&o.dryRun, "dry-run", o.dryRun, "Print what would be done, and change nothing.")
 	f.BoolVar(&o.uninstall, "uninstall", o.uninstall, "Take everything out of the kernel, and end.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)
@@ -151,12 +153,19 @@ func (o *redirectOptions) validate() error {
 	switch {
 	case o.nodeName == "":
 		return errors.New("give --node-name: this machine has no host name")
+	case o.checkEndStale() != nil:
+		return o.checkEndStale()
 	case o.leaseDuration < 100*time.Millisecond:
 		return fmt.Errorf("--lease-duration=%v is too short: policies would come and go with the load of the machine", o.leaseDuration)
 	case o.probeInterval < 10*time.Millisecond:
 		return fmt.Errorf("--probe-interval=%v is too short", o.probeInterval)
 	}
 	return nil
+}
+
+func (o *redirectOptions) checkEndStale() error {
+	_, err := o.endedProtocols()
+	return err
 }
 
 // serverAddresses reads --server.

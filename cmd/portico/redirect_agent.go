@@ -32,6 +32,8 @@ type agent struct {
 	prober  *prober
 	pods    *podCgroups
 	servers []netip.AddrPort
+	stale   *staleSockets
+	world   redirect.World  // the one of the last decision
 	steer   *bpf.Redirector // nil for a dry run
 
 	dirty    atomic.Bool
@@ -110,6 +112,14 @@ func (a *agent) run(ctx context.Context, g *errgroup.Group) error {
 		return ignoreEnd(ctx, err)
 	}
 	defer a.steer.Close()
+	protocols, err := a.options.endedProtocols()
+	if err != nil {
+		return err
+	}
+	if a.stale, err = newStaleSockets(a.steer, protocols, a.log); err != nil {
+		return err
+	}
+	defer a.stale.close()
 	if err := a.begin(ctx); err != nil {
 		return ignoreEnd(ctx, err)
 	}
@@ -118,7 +128,7 @@ func (a *agent) run(ctx context.Context, g *errgroup.Group) error {
 	if a.watcher.main != nil && a.options.reportStatus && !a.watcher.fromFiles {
 		g.Go(func() error { return newReporter(a).run(ctx) })
 	}
-	err := a.loop(ctx)
+	err = a.loop(ctx)
 	beside.Wait()
 	return err
 }
@@ -234,6 +244,7 @@ func (a *agent) decide(wait bool) (redirect.Decision, error) {
 	w.ResolveServices, w.APIServers = a.options.resolveServices, a.servers
 	w.Answers = a.prober.Answers
 	w.Cgroups = a.pods.of(w.Pods)
+	a.world = w
 	d := redirect.Decide(w)
 	a.prober.follow(d.Probes)
 	return d, nil
@@ -245,6 +256,7 @@ func (a *agent) write(d redirect.Decision) error {
 		return err
 	}
 	a.decision.Store(&d)
+	a.stale.note(a.steer.Left())
 	if stats != (bpf.Stats{}) {
 		a.log.V(2).Info("Changed the kernel's table", "frontends", stats.Frontends, "backends", stats.Backends, "deleted", stats.Deleted)
 	}
@@ -300,6 +312,9 @@ func (a *agent) once(failing string) string {
 	d, err := a.decide(false)
 	if err == nil {
 		err = a.write(d)
+	}
+	if err == nil {
+		err = a.stale.sweep(a.world, d, time.Now())
 	}
 	if err == nil {
 		return ""

@@ -203,6 +203,7 @@ func TestRedirectFlagsAreChecked(t *testing.T) {
 	for name, change := range map[string]func(*redirectOptions){
 		"node":  func(o *redirectOptions) { o.nodeName = "" },
 		"lease": func(o *redirectOptions) { o.leaseDuration = time.Millisecond },
+		"stale": func(o *redirectOptions) { o.endStale = []string{"SCTP"} },
 		"probe": func(o *redirectOptions) { o.probeInterval = 0 },
 	} {
 		o := defaultRedirectOptions()

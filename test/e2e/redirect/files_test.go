@@ -125,3 +125,31 @@ func TestWithoutACluster(t *testing.T) {
 		l.portico(t, "redirect", "--uninstall", "--pin-path="+l.pins) // nothing to do is no error
 	})
 }
+
+// A resolver that connected once hears of it when its server is no more.
+func TestConnectedSocketsHearOfDeadBackends(t *testing.T) {
+	l := newLab(t)
+	for i, ip := range []string{"10.244.1.7", "10.244.1.8"} {
+		l.addAddress(t, i, ip)
+	}
+	backend := l.mkCgroup(t, "backend")
+	l.play(t, backend, "echo", "10.244.1.7:7000", "one")
+	l.play(t, backend, "echo", "10.244.1.8:7000", "two")
+	both := strings.ReplaceAll(strings.Replace(bareMetal, "      probe: true\n", "", 1), `[{port: "7000"}]`, `[{port: "7000", protocol: UDP}]`)
+	dir := t.TempDir()
+	writePolicy(t, dir, strings.Replace(both, ", 10.244.1.8", "", 1))
+	agent := l.agent(t, "--policy-dir="+dir, "--end-stale-sockets=UDP")
+	for !strings.Contains(l.inspect(), "198.51.100.7:7000/UDP") {
+		agent.pause(t)
+	}
+	client := l.play(t, l.mkCgroup(t, "client"), "talk", "198.51.100.7:7000")
+	client.until(t, "one")
+	writePolicy(t, dir, both) // "one" stays, and so does its client
+	for !strings.Contains(l.inspect(), "10.244.1.8:7000") {
+		agent.pause(t)
+	}
+	client.until(t, "one")
+	writePolicy(t, dir, strings.Replace(both, "10.244.1.7, ", "", 1))
+	client.until(t, "cannot write")
+	l.play(t, l.mkCgroup(t, "next"), "talk", "198.51.100.7:7000").until(t, "two")
+}

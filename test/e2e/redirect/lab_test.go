@@ -308,6 +308,14 @@ func (l *lab) agent(t *testing.T, args ...string) *process {
 	}, args...)...)
 }
 
+// inspect shows the kernel's table; nothing, if there is none.
+func (l *lab) inspect() string {
+	cmd := exec.Command(l.binary, "inspect", "redirect", "--pin-path="+l.pins)
+	var out []byte
+	l.do(func() { out, _ = cmd.CombinedOutput() })
+	return string(out)
+}
+
 // portico runs one command on the node to its end.
 func (l *lab) portico(t *testing.T, args ...string) string {
 	t.Helper()

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 	switch role[0] {
 	case "name":
 		err = serveName(role[1], role[2])
+	case "echo":
+		err = echo(role[1], role[2])
+	case "talk":
+		err = keepAsking(role[1])
 	case "ask":
 		err = askOnCommand(role[1])
 	case "get":
@@ -153,4 +157,39 @@ func load(addr string) error {
 		case <-pace.C:
 		}
 	}
+}
+
+// echo answers each datagram with its name.
+func echo(addr, name string) error {
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 64)
+	for {
+		if _, from, err := c.ReadFrom(buf); err == nil {
+			_, _ = c.WriteTo([]byte(name), from)
+		}
+	}
+}
+
+// keepAsking connects once, as a resolver may, and writes and reads on command.
+func keepAsking(addr string) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	buf := make([]byte, 64)
+	return onCommand(func() string {
+		if _, err := c.Write([]byte("who")); err != nil {
+			return "cannot write"
+		}
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		n, err := c.Read(buf)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return string(buf[:n])
+	})
 }
