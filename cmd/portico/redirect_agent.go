@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -33,6 +34,7 @@ type agent struct {
 	pods    *podCgroups
 	servers []netip.AddrPort
 	stale   *staleSockets
+	syncs   prometheus.Histogram
 	world   redirect.World  // the one of the last decision
 	steer   *bpf.Redirector // nil for a dry run
 
@@ -42,7 +44,7 @@ type agent struct {
 }
 
 func newAgent(ctx context.Context, cfg *rest.Config, o *redirectOptions) (*agent, error) {
-	a := &agent{options: o, log: klog.FromContext(ctx).WithName("redirect")}
+	a := &agent{options: o, log: klog.FromContext(ctx).WithName("redirect"), syncs: newSyncs()}
 	changed := func() { a.dirty.Store(true) }
 	a.prober = &prober{mark: o.exemptMark, changed: changed}
 	a.pods = &podCgroups{root: o.cgroup}
@@ -309,11 +311,13 @@ func (a *agent) loop(ctx context.Context) error {
 // once makes the table again. What fails is tried again with the next change, and
 // logged when it is news.
 func (a *agent) once(failing string) string {
+	began := time.Now()
 	d, err := a.decide(false)
 	if err == nil {
 		err = a.write(d)
 	}
 	if err == nil {
+		a.syncs.Observe(time.Since(began).Seconds())
 		err = a.stale.sweep(a.world, d, time.Now())
 	}
 	if err == nil {

@@ -19,7 +19,7 @@ import (
 // serveOperators serves health and metrics until ctx ends.
 func serveOperators(ctx context.Context, o *redirectOptions, a *agent) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), newAgentMetrics(a))
+	registry.MustRegister(collectors.NewGoCollector(), newAgentMetrics(a), a.syncs)
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	health := http.NewServeMux()
@@ -57,20 +57,33 @@ func serveAt(ctx context.Context, address string, h http.Handler) error {
 // agentMetrics are few, whatever the size of the cluster: what single
 // destinations come to, portico inspect redirect tells.
 type agentMetrics struct {
-	agent               *agent
-	frontends, backends *prometheus.Desc
+	agent                      *agent
+	frontends, limit, backends *prometheus.Desc
 }
 
 func newAgentMetrics(a *agent) *agentMetrics {
 	return &agentMetrics{
 		agent:     a,
 		frontends: prometheus.NewDesc("portico_redirect_frontends", "Destinations in the kernel's table.", nil, nil),
+		limit:     prometheus.NewDesc("portico_redirect_frontends_limit", "Destinations that the kernel's table has room for.", nil, nil),
 		backends:  prometheus.NewDesc("portico_redirect_policy_backends", "Backends that a policy has on this node.", []string{"kind", "policy"}, nil),
 	}
 }
 
+// newSyncs measures from the decision to the kernel.
+func newSyncs() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "portico_redirect_sync_duration_seconds", Help: "How long it takes to decide and to write what has changed into the kernel's table.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8),
+	})
+}
+
 // Describe tells the registry what there is.
-func (m *agentMetrics) Describe(c chan<- *prometheus.Desc) { c <- m.frontends; c <- m.backends }
+func (m *agentMetrics) Describe(c chan<- *prometheus.Desc) {
+	c <- m.frontends
+	c <- m.limit
+	c <- m.backends
+}
 
 // Collect takes the figures from the last decision.
 func (m *agentMetrics) Collect(c chan<- prometheus.Metric) {
@@ -79,6 +92,7 @@ func (m *agentMetrics) Collect(c chan<- prometheus.Metric) {
 		d = &redirect.Decision{}
 	}
 	c <- prometheus.MustNewConstMetric(m.frontends, prometheus.GaugeValue, float64(len(d.Table)))
+	c <- prometheus.MustNewConstMetric(m.limit, prometheus.GaugeValue, float64(m.agent.options.maxFrontends))
 	for _, p := range d.Policies {
 		c <- prometheus.MustNewConstMetric(m.backends, prometheus.GaugeValue, float64(p.Backends), p.Kind, p.Policy.GetName())
 	}

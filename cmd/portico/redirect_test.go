@@ -13,6 +13,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -214,5 +215,31 @@ func TestRedirectFlagsAreChecked(t *testing.T) {
 		if change(o); o.validate() == nil {
 			t.Errorf("%s: not refused", name)
 		}
+	}
+}
+
+func TestAgentsTellHowFullTheTableIs(t *testing.T) {
+	o := defaultRedirectOptions()
+	a := &agent{options: o, syncs: newSyncs()}
+	a.decision.Store(&redirect.Decision{Table: redirect.Table{
+		{AddrPort: netip.MustParseAddrPort("10.96.0.1:443"), Protocol: corev1.ProtocolTCP}: {},
+	}})
+	a.syncs.Observe(0.002)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newAgentMetrics(a), a.syncs)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	want := map[string]float64{
+		"portico_redirect_frontends": 1, "portico_redirect_frontends_limit": float64(o.maxFrontends), "portico_redirect_sync_duration_seconds": 1,
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics differ (-want +got):\n%s", diff)
 	}
 }
