@@ -14,7 +14,7 @@ const (
 	// frameHead is what HTTP/2 puts before what it sends, in bytes.
 	frameHead = 9
 	// gatherSize is how many bytes go to the kernel at once.
-	gatherSize = 4 * (recordSize + 256)
+	gatherSize = 8 * (recordSize + 256)
 	// gatherTime bounds how long a record may wait for the next.
 	gatherTime = time.Millisecond
 )

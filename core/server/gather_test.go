@@ -33,8 +33,8 @@ func TestFullRecordsGoTogether(t *testing.T) {
 	for name, tt := range map[string]struct{ writes, want []int }{
 		"small":         {[]int{100, 200}, []int{100, 200}},
 		"full-then-end": {[]int{full, full, 31}, []int{2*full + 31}},
-		"many":          {[]int{full, full, full, full, 31}, []int{4 * full, 31}},
-		"end-too-large": {[]int{recordSize, 3*recordSize + 2000}, []int{recordSize, 3*recordSize + 2000}},
+		"many":          {[]int{full, full, full, full, full, full, full, full, 31}, []int{8 * full, 31}},
+		"end-too-large": {[]int{recordSize, 7*recordSize + 4000}, []int{recordSize, 7*recordSize + 4000}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &written{sizes: make(chan int, len(tt.writes))}
