@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -157,12 +158,28 @@ func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 		Schema: known, Format: k.format, Scope: k.scope, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
 	})
 	s.open[k] = e
+	s.wg.Go(func() { e.giveBack(s.ctx) })
 	s.wg.Go(func() {
 		e.Run()
 		e.land()
 		s.end(k, e)
 	})
 	return e
+}
+
+// largeLoad is from how many bytes on what loading took is given back at once.
+const largeLoad = 16 << 20
+
+// giveBack returns memory that loading took and keeping does not. It would be
+// used again only when the next large collection is loaded.
+func (e *entry) giveBack(ctx context.Context) {
+	st := e.Loaded(ctx)
+	if st == nil {
+		return
+	}
+	if objects, _ := st.Bytes(); objects > largeLoad {
+		debug.FreeOSMemory()
+	}
 }
 
 // writersOf returns what can be made of objects kept in format.
