@@ -14,7 +14,6 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
-	"github.com/portico-proxy/portico/core/server"
 	"github.com/portico-proxy/portico/core/telemetry"
 )
 
@@ -173,10 +172,7 @@ func (a *answer) send(p *page, age time.Duration) (bool, error) {
 	return true, a.write(p.bytes, func(w io.Writer) error { return a.writer.List(w, p.meta, p.items) })
 }
 
-// bodyBuffers are for answers over HTTP/1 and HTTP/2.
-var bodyBuffers = [2]*writerPool{
-	newWriterPool(server.WriteSize(&http.Request{ProtoMajor: 1})), newWriterPool(server.WriteSize(&http.Request{ProtoMajor: 2})),
-}
+var bodyBuffers = newWriterPool(64 << 10)
 
 // write sends an answer of about size bytes, compressed if that is wanted. An
 // error after the first byte cuts the connection.
@@ -187,9 +183,8 @@ func (a *answer) write(size int, body func(io.Writer) error) error {
 		a.w.Header().Add("Vary", "Accept-Encoding")
 	}
 	a.w.WriteHeader(http.StatusOK)
-	buffers := bodyBuffers[a.r.ProtoMajor/2]
-	buf := buffers.get(a.w)
-	defer buffers.put(buf)
+	buf := bodyBuffers.get(a.w)
+	defer bodyBuffers.put(buf)
 	var err error
 	if zip {
 		err = compressed(buf, body)

@@ -2,7 +2,6 @@ package server
 
 import (
 	"net"
-	"net/http"
 	"sync"
 	"time"
 )
@@ -11,24 +10,14 @@ const (
 	// recordSize is what a TLS record holds of a long answer, in bytes. Whoever
 	// writes one that is full writes another.
 	recordSize = 16 << 10
-	// frameHead is what HTTP/2 puts before what it sends, in bytes.
-	frameHead = 9
+	// restSize is more than a record takes that holds what a frame of HTTP/2 is
+	// larger than a record: the nine bytes of its head.
+	restSize = 64
 	// gatherSize is how many bytes go to the kernel at once.
 	gatherSize = 8 * (recordSize + 256)
 	// gatherTime bounds how long a record may wait for the next.
 	gatherTime = time.Millisecond
 )
-
-// WriteSize is how many bytes of a long answer to r go best into one Write. Over
-// HTTP/2 that is what, with the head of its frame, fills a TLS record: a frame as
-// large as the protocol allows takes a second record, and a system call at either
-// end, for its last nine bytes.
-func WriteSize(r *http.Request) int {
-	if r.ProtoMajor == 2 {
-		return recordSize - frameHead
-	}
-	return 64 << 10
-}
 
 // gathering is a listener whose connections hand long answers to the kernel
 // several records at a time. TLS makes a system call for each, and each wakes the
@@ -43,15 +32,16 @@ func (l gathering) Accept() (net.Conn, error) {
 	return &gatheringConn{Conn: c, patience: gatherTime}, nil
 }
 
-// A gatheringConn holds back a record that is full: its successor is on its way.
-// Anything smaller is the last of what there is to send, and takes with it what
-// was held back.
+// A gatheringConn holds back a record that is full, and the rest of a frame after
+// it: more is on its way. Anything else is the last of what there is to send, and
+// takes with it what was held back.
 type gatheringConn struct {
 	net.Conn
 	patience time.Duration
 
 	mu    sync.Mutex // guards following
 	held  *[]byte    // nil while nothing is
+	full  bool       // what was held last is a full record
 	late  *time.Timer
 	wrong error
 }
@@ -67,7 +57,7 @@ func (c *gatheringConn) Write(p []byte) (int, error) {
 	switch {
 	case c.wrong != nil:
 		return 0, c.wrong
-	case len(p) >= recordSize && c.hold(p):
+	case c.goesOn(p) && c.hold(p):
 		return len(p), nil
 	case c.held == nil:
 		return c.Conn.Write(p)
@@ -81,6 +71,11 @@ func (c *gatheringConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// goesOn reports whether more comes after p.
+func (c *gatheringConn) goesOn(p []byte) bool {
+	return len(p) >= recordSize || c.held != nil && c.full && len(p) < restSize
+}
+
 // hold keeps p, unless it is too much.
 func (c *gatheringConn) hold(p []byte) bool {
 	if c.held == nil {
@@ -91,6 +86,7 @@ func (c *gatheringConn) hold(p []byte) bool {
 		return false
 	}
 	*c.held = append(*c.held, p...)
+	c.full = len(p) >= recordSize
 	return true
 }
 

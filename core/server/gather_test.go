@@ -31,10 +31,12 @@ func record(size int) []byte { return bytes.Repeat([]byte{byte(size)}, size) }
 func TestFullRecordsGoTogether(t *testing.T) {
 	const full = recordSize + 22
 	for name, tt := range map[string]struct{ writes, want []int }{
-		"small":         {[]int{100, 200}, []int{100, 200}},
-		"full-then-end": {[]int{full, full, 31}, []int{2*full + 31}},
-		"many":          {[]int{full, full, full, full, full, full, full, full, 31}, []int{8 * full, 31}},
-		"end-too-large": {[]int{recordSize, 7*recordSize + 4000}, []int{recordSize, 7*recordSize + 4000}},
+		"small":          {[]int{100, 200}, []int{100, 200}},
+		"full-then-end":  {[]int{full, full, 100}, []int{2*full + 100}},
+		"frames":         {[]int{full, 31, full, 31, 5000}, []int{2*full + 62 + 5000}},
+		"two-small-ends": {[]int{full, 31, 31}, []int{full + 62}},
+		"many":           {[]int{full, full, full, full, full, full, full, full, 31}, []int{8 * full, 31}},
+		"end-too-large":  {[]int{recordSize, 7*recordSize + 4000}, []int{recordSize, 7*recordSize + 4000}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &written{sizes: make(chan int, len(tt.writes))}

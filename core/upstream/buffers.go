@@ -1,20 +1,16 @@
 package upstream
 
 import (
-	"net/http"
 	"net/http/httputil"
 	"sync"
-
-	"github.com/portico-proxy/portico/core/server"
 )
 
-// watchBuffers are small: a watch holds its buffer while it idles.
-var watchBuffers = newBuffers(4 << 10)
-
-// newBulkBuffers returns buffers for long answers over a protocol.
-func newBulkBuffers(protoMajor int) *buffers {
-	return newBuffers(server.WriteSize(&http.Request{ProtoMajor: protoMajor}))
-}
+// A watch holds its buffer while it idles, so watches have small ones; a list
+// of a hundred megabytes wants few system calls.
+var (
+	bulkBuffers  = newBuffers(64 << 10)
+	watchBuffers = newBuffers(4 << 10)
+)
 
 type buffers struct{ pool sync.Pool }
 

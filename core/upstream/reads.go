@@ -24,11 +24,13 @@ const (
 	// readsIdle is how long such a connection is kept unused. It is less than
 	// pingAfter, so that the API server is not asked about those.
 	readsIdle = 10 * time.Second
-	// readAhead is how much is read from such a connection at once, in bytes.
-	readAhead = 256 << 10
+	// readAhead is how much is read from such a connection at once, in bytes, and
+	// longAhead how much of a long answer.
+	readAhead = 64 << 10
+	longAhead = 512 << 10
 	// pace is how long a long answer may gather before more of it is read, and
 	// paceAfter from how many bytes on an answer is long.
-	pace      = 2 * time.Millisecond
+	pace      = 6 * time.Millisecond
 	paceAfter = 1 << 20
 )
 
@@ -124,7 +126,7 @@ func (g *gathered) Read(p []byte) (int, error) {
 // HTTP/1.1 has no pings: where nothing comes for pingAfter, the API server is
 // asked for another connection.
 type attentive struct {
-	net.Conn
+	*paced
 	buffered *bufio.Reader
 	patience time.Duration
 	ask      func() error
@@ -137,7 +139,7 @@ func (c *attentive) Read(p []byte) (int, error) {
 		if err := c.arm(); err != nil {
 			return 0, err
 		}
-		n, err := c.buffered.Read(p)
+		n, err := c.reader().Read(p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
@@ -148,10 +150,18 @@ func (c *attentive) Read(p []byte) (int, error) {
 	}
 }
 
+// reader grows with the first long answer.
+func (c *attentive) reader() *bufio.Reader {
+	if c.isLong() && c.buffered.Buffered() == 0 && c.buffered.Size() < longAhead {
+		c.buffered = bufio.NewReaderSize(c.paced, longAhead)
+	}
+	return c.buffered
+}
+
 func newAttentive(conn net.Conn, ask func() error) *attentive {
-	conn = &paced{Conn: conn}
+	far := &paced{Conn: conn}
 	// TLS asks for a record at a time, which is no more than 16 KiB.
-	return &attentive{Conn: conn, buffered: bufio.NewReaderSize(conn, readAhead), patience: pingAfter, ask: ask}
+	return &attentive{paced: far, buffered: bufio.NewReaderSize(far, readAhead), patience: pingAfter, ask: ask}
 }
 
 // arm sets the deadline, but not for each of the many reads that a list is.
@@ -179,11 +189,13 @@ func (c *paced) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+func (c *paced) isLong() bool { return c.got > paceAfter }
+
 func (c *paced) Read(p []byte) (int, error) {
 	if c.asked.Swap(false) {
 		c.got = 0
 	}
-	if c.short && c.got > paceAfter {
+	if c.short && c.isLong() {
 		<-time.After(pace)
 	}
 	n, err := c.Conn.Read(p)

@@ -43,10 +43,9 @@ type Upstream struct {
 	target    *url.URL
 	telemetry *telemetry.Telemetry
 	log       logr.Logger
-	callers   leg                    // carries what callers send, as they send it
-	own       leg                    // carries the proxy's identity
-	http1     *httputil.ReverseProxy // for callers that speak it
-	http2     *httputil.ReverseProxy
+	callers   leg // carries what callers send, as they send it
+	own       leg // carries the proxy's identity
+	bulk      *httputil.ReverseProxy
 	watches   *httputil.ReverseProxy
 
 	drain     context.Context
@@ -73,8 +72,7 @@ func New(o Options) (*Upstream, error) {
 	}
 	u := &Upstream{target: target, telemetry: o.Telemetry, log: o.Log, callers: callers, own: own}
 	u.drain, u.stopWatch = context.WithCancel(context.Background()) //nolint:forbidigo // ended by EndWatches alone
-	u.http1 = u.reverseProxy(newBulkBuffers(1))
-	u.http2 = u.reverseProxy(newBulkBuffers(2))
+	u.bulk = u.reverseProxy(bulkBuffers)
 	u.watches = u.reverseProxy(watchBuffers)
 	return u, nil
 }
@@ -181,13 +179,10 @@ func (c *connection) watch(ctx context.Context) context.Context {
 }
 
 func (u *Upstream) proxyFor(r *http.Request) *httputil.ReverseProxy {
-	switch {
-	case isWatch(r):
+	if isWatch(r) {
 		return u.watches
-	case r.ProtoMajor == 2:
-		return u.http2
 	}
-	return u.http1
+	return u.bulk
 }
 
 // rewrite leaves the request as it came, but for where it goes.
