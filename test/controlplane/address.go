@@ -6,10 +6,13 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"testing"
 	"time"
 )
 
@@ -117,4 +120,16 @@ func both(a, b func(context.Context) error) func(context.Context) error {
 		}
 		return b(ctx)
 	}
+}
+
+// FreeAddress is a host:port of 127.0.0.1 that is given to nobody else until the
+// test ends. Whoever is told of it may listen there.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+	p, err := reservePort()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(p.close)
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number))
 }

@@ -63,7 +63,7 @@ const startTimeout = time.Minute
 func New(tb testing.TB, o Options) *Proxy {
 	tb.Helper()
 	dir := tb.TempDir()
-	health, metrics, api := freeAddress(tb), freeAddress(tb), freeAddress(tb)
+	health, metrics, api := controlplane.FreeAddress(tb), controlplane.FreeAddress(tb), controlplane.FreeAddress(tb)
 	_, port, _ := net.SplitHostPort(api)
 	p := &Proxy{
 		tb: tb, URL: "https://" + api, HealthURL: "http://" + health, Metrics: "http://" + metrics + "/metrics",
@@ -230,16 +230,6 @@ func (p *Proxy) Gauge(series string) float64 {
 		}
 	}
 	return sum
-}
-
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // output collects what a process prints.
