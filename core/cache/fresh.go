@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
+	"sync"
 	"time"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
@@ -17,7 +19,8 @@ import (
 // by a probe (the smallest consistent LIST) and then take whichever comes first:
 //
 //   - the stream passes R by itself, because something happened to it;
-//   - a small collection is fetched, once for all who wait;
+//   - a small collection is fetched, once for all who wait, as their answer or to
+//     see that memory has the same;
 //   - a catch-up watch from where the stream is: what it delivers and the
 //     bookmark it ends with prove the rest, in about a second.
 const (
@@ -63,6 +66,10 @@ func (a *answer) wait(rv uint64, patience time.Duration) (*stream.State, bool) {
 type recorded struct {
 	header http.Header
 	body   []byte
+
+	once sync.Once // guards what is read of body
+	list *listing
+	err  error
 }
 
 // maxRecorded bounds a coalesced answer, in bytes; a collection may have grown
@@ -72,7 +79,7 @@ const maxRecorded = 16 * smallCollection
 // coalesce answers by what upstream answers to the proxy, together with all who
 // ask the same at the same time. Every one of them has been granted the answer.
 func (a *answer) coalesce() (bool, error) {
-	got, err := a.entry.shared(a.r, a.form.accept())
+	got, err := a.entry.shared(a.r.Context(), a.r.URL.Path, a.r.URL.Query(), a.form.accept())
 	if err != nil {
 		a.entry.counts.proofs.add(telemetry.ProofFailed)
 		return false, nil
@@ -82,9 +89,9 @@ func (a *answer) coalesce() (bool, error) {
 	return true, a.write(len(got.body), func(w io.Writer) error { _, err := w.Write(got.body); return err })
 }
 
-// shared fetches r's answer. Only equal requests share a flight.
-func (e *entry) shared(r *http.Request, accept string) (*recorded, error) {
-	key := accept + " " + r.URL.Path + "?" + r.URL.RawQuery
+// shared fetches an answer. Only equal requests share a flight.
+func (e *entry) shared(ctx context.Context, path string, query url.Values, accept string) (*recorded, error) {
+	key := accept + " " + path + "?" + query.Encode()
 	shared, _ := e.flights.LoadOrStore(key, &stream.Flights[*recorded]{})
 	flights := shared.(*stream.Flights[*recorded])
 	defer func() {
@@ -92,8 +99,7 @@ func (e *entry) shared(r *http.Request, accept string) (*recorded, error) {
 			e.flights.CompareAndDelete(key, shared)
 		}
 	}()
-	path, query := r.URL.Path, r.URL.Query()
-	return flights.Do(r.Context(), func() (*recorded, error) {
+	return flights.Do(ctx, func() (*recorded, error) {
 		res, err := e.Fetch(path, query, accept)
 		if err != nil {
 			return nil, err

@@ -83,6 +83,21 @@ type counter struct {
 	gate     atomic.Pointer[chan struct{}] // holds requests until it is closed
 	slow     atomic.Bool                   // delays what watches deliver
 	lossy    atomic.Bool                   // loses some of it
+	held     atomic.Pointer[chan struct{}] // holds it back until it is closed
+}
+
+// held is a watch that says nothing while somebody holds it.
+type held struct {
+	io.ReadCloser
+	by *counter
+}
+
+func (h held) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	if gate := h.by.held.Load(); gate != nil {
+		<-*gate
+	}
+	return n, err
 }
 
 // lagging is a watch over a slow line.
@@ -126,13 +141,17 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 		<-*gate
 	}
 	res, err := c.RoundTripper.RoundTrip(r)
-	if err == nil && c.slow.Load() && r.URL.Query().Get("watch") != "" {
+	if err != nil || r.URL.Query().Get("watch") == "" {
+		return res, err
+	}
+	res.Body = held{res.Body, c}
+	if c.slow.Load() {
 		res.Body = lagging{res.Body}
 	}
-	if err == nil && c.lossy.Load() && r.URL.Query().Get("watch") != "" {
+	if c.lossy.Load() {
 		res.Body = &leaky{ReadCloser: res.Body, lines: bufio.NewReader(res.Body)}
 	}
-	return res, err
+	return res, nil
 }
 
 // grant stands for the filter that asks whether a caller may see an answer.

@@ -133,6 +133,7 @@ type follower struct {
 	proven  chan struct{} // closed once proof is there; nil if nobody asks
 	proving sync.WaitGroup
 	overdue <-chan time.Time // when to give up on it
+	unequal <-chan time.Time // when to prove it otherwise than by a listing
 	pulse   *time.Timer      // the next bookmark
 }
 
@@ -147,9 +148,10 @@ const (
 
 // proof is the outcome of asking how new the newest state is.
 type proof struct {
-	rv  uint64
-	err error
-	how string
+	rv      uint64
+	err     error
+	how     string
+	listing *listing // of the newest state, if that could be had
 }
 
 // follow begins the answer: headers go out before the first event does.
@@ -200,19 +202,31 @@ func (f *follower) prove() {
 	f.proven = proven
 	f.need = 1<<64 - 1
 	f.proving.Go(func() {
-		rv, err := f.cache.newest(f.ctx, f.entry)
-		how := telemetry.ProofNatural
-		if err == nil {
-			ctx, cancel := context.WithTimeout(f.ctx, naturally)
-			defer cancel()
-			if _, behind := f.entry.Reach(ctx, rv); behind != nil {
-				how = telemetry.ProofCatchUp
-				f.entry.CatchUp(rv)
-			}
-		}
-		f.proof = proof{rv, err, how}
+		f.proof = f.ask()
 		close(proven)
 	})
+}
+
+// ask finds out how new the newest state is, and sees to it that it is reached.
+func (f *follower) ask() proof {
+	rv, err := f.cache.newest(f.ctx, f.entry)
+	p := proof{rv: rv, err: err, how: telemetry.ProofNatural}
+	if err != nil {
+		return p
+	}
+	if _, ok := f.wait(rv, naturally); ok {
+		return p
+	}
+	p.listing = f.entry.list(f.ctx, f.question)
+	if p.listing == nil {
+		f.catchUp(&p)
+	}
+	return p
+}
+
+func (f *follower) catchUp(p *proof) {
+	p.how = telemetry.ProofCatchUp
+	f.entry.CatchUp(p.rv)
 }
 
 // sendState sends every object that is asked for. It reports false if the
@@ -243,6 +257,7 @@ func (f *follower) run() {
 			return // too slow for the history
 		case e == nil:
 			f.reached = max(f.reached, st.Applied)
+			f.compare(st)
 			if !f.settle() || !f.flush() || !f.rest(st) {
 				return
 			}
@@ -251,9 +266,21 @@ func (f *follower) run() {
 			if e.ResourceVersion > f.reached && !f.settle() || !f.sendEvent(e) {
 				return
 			}
-			f.reached = e.ResourceVersion
+			f.reached = max(f.reached, e.ResourceVersion)
 			f.at++
 		}
+	}
+}
+
+// compare sees whether st, of which everything has been sent, is the state that
+// was listed. Then the client has come as far as the listing, and what memory
+// still hears of up to there (an object that came and went) is not for it.
+func (f *follower) compare(st *stream.State) {
+	if f.owes == nothing || f.proven != nil || f.proof.listing == nil || f.reached >= f.need {
+		return
+	}
+	if l := f.proof.listing; l.rv >= f.need && l.is(st.Now()) {
+		f.since, f.reached, f.proof.how = l.rv, l.rv, telemetry.ProofCoalesced
 	}
 }
 
@@ -264,7 +291,7 @@ func (f *follower) settle() bool {
 		return true
 	}
 	ends := f.owes == endOfInitial
-	f.owes, f.overdue = nothing, nil
+	f.owes, f.overdue, f.unequal, f.proof.listing = nothing, nil, nil, nil
 	if ends && f.newest {
 		f.entry.counts.proofs.add(f.proof.how)
 	}
@@ -278,6 +305,9 @@ func (f *follower) takeProof() bool {
 	case <-f.proven:
 		f.proven = nil
 		f.need = max(f.proof.rv, f.begun)
+		if f.proof.listing != nil {
+			f.unequal = time.After(naturally)
+		}
 		return f.proof.err == nil || f.owes != endOfInitial || f.sendError()
 	default:
 		return true
@@ -294,6 +324,10 @@ func (f *follower) rest(st *stream.State) bool {
 	case <-f.entry.Done():
 		return false
 	case <-f.proven:
+		return true
+	case <-f.unequal:
+		f.unequal = nil
+		f.catchUp(&f.proof)
 		return true
 	case <-f.overdue:
 		return f.sendError()
@@ -315,7 +349,7 @@ func (f *follower) mark(st *stream.State) bool {
 	case f.owes != nothing, f.entry.Bookmark() == nil:
 		return true
 	case more || !f.isShort():
-		return st.Applied <= f.begun || f.sendBookmark(st.Applied, false)
+		return st.Applied <= max(f.begun, f.since) || f.sendBookmark(st.Applied, false)
 	case f.proven == nil && st.Applied <= f.begun:
 		f.prove() // once more
 	}

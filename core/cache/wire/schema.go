@@ -142,11 +142,8 @@ type Object struct {
 
 // Namespace is empty outside namespaces.
 func (o *Object) Namespace() string {
-	ns, _, found := strings.Cut(o.Key, "/")
-	if !found {
-		return ""
-	}
-	return ns
+	namespace, _ := SplitKey(o.Key)
+	return namespace
 }
 
 // Name is the object's name.
@@ -240,6 +237,12 @@ func Key(namespace, name string) string {
 		return name
 	}
 	return namespace + "/" + name
+}
+
+// SplitKey takes apart what Key has put together.
+func SplitKey(key string) (namespace, name string) {
+	slash := strings.IndexByte(key, '/')
+	return key[:max(slash, 0)], key[slash+1:]
 }
 
 // Parse reads one object in the form of a list's item. It keeps raw.

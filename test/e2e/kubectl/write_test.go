@@ -157,8 +157,8 @@ func await(s *side) {
 	s.works("wait --for=condition=Ready pods --all")
 	s.works("wait --for=jsonpath={.status.phase}=Running pod/web")
 	s.works("wait --for=create pod/web")
-	s.fails("timed out", "wait --for=condition=Nonsense pod/web --timeout=6s")
-	s.fails("timed out", "wait --for=delete pod/web --timeout=6s")
+	s.fails("timed out", "wait --for=condition=Nonsense pod/web --timeout=1s")
+	s.fails("timed out", "wait --for=delete pod/web --timeout=1s")
 	s.fails("not found", "wait --for=condition=Ready pod/nothing")
 }
 

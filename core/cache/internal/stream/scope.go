@@ -23,12 +23,12 @@ func (s Scope) String() string {
 	if s.Namespace != "" {
 		return "metadata.namespace=" + s.Namespace
 	}
-	return s.selector("")
+	return s.Selector("")
 }
 
-// selector is the field selector of the part, or of the one object of it that
+// Selector is the field selector of the part, or of the one object of it that
 // bears name.
-func (s Scope) selector(name string) string {
+func (s Scope) Selector(name string) string {
 	var terms []fields.Selector
 	if s.Field != "" {
 		terms = append(terms, fields.OneTermEqualSelector(s.Field, s.Value))
@@ -50,7 +50,7 @@ func (s Scope) smallest(namespaced bool) (namespace string, q url.Values) {
 	case namespaced:
 		namespace = nobody
 	}
-	if selector := s.selector(name); selector != "" {
+	if selector := s.Selector(name); selector != "" {
 		q.Set("fieldSelector", selector)
 	}
 	return namespace, q

@@ -121,7 +121,7 @@ func query(o metav1.ListOptions) url.Values {
 // getPart asks for what this stream keeps.
 func (s *Stream) getPart(ctx context.Context, q url.Values) (*http.Response, error) {
 	if s.Scope.Field != "" {
-		q.Set("fieldSelector", s.Scope.selector(""))
+		q.Set("fieldSelector", s.Scope.Selector(""))
 	}
 	return s.get(ctx, s.Scope.Namespace, q)
 }
