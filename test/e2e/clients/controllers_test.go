@@ -173,10 +173,12 @@ var (
 	variable = regexp.MustCompile(`"[^" ]*/[^" ]*"|\b[0-9a-f-]{8,}\b|web-\S+|\d+`)
 )
 
-// isRace reports complaints of writes that lost a race, which is part of the work:
-// to another write, or to a deletion.
+// isRace reports complaints of lost races, which are part of the work: of a write
+// that lost to another or to a deletion, and of a watch that lost to the answer of
+// the controller's own write, which directly happens a dozen times in a run too.
 func isRace(complaint string) bool {
-	return strings.Contains(complaint, "the object has been modified") || lostToDeletion.MatchString(complaint)
+	return strings.Contains(complaint, "the object has been modified") || lostToDeletion.MatchString(complaint) ||
+		strings.Contains(complaint, "is not as new as written version")
 }
 
 // complaints are the error lines of the controllers, without what differs from
