@@ -16,6 +16,8 @@ var GroupVersion = schema.GroupVersion{Group: "proxy.elf.io", Version: "v1alpha1
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&CachePolicy{}, &CachePolicyList{},
+		&WasmFilter{}, &WasmFilterList{},
+		&FilterBinding{}, &FilterBindingList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

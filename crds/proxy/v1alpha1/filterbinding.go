@@ -1,0 +1,194 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// FilterBinding says for which requests a filter runs, and what becomes of them
+// if it fails.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=filterbindings,singular=filterbinding,shortName=fb
+// +kubebuilder:printcolumn:name="Filter",type=string,JSONPath=`.spec.filterRef.name`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.spec.phase`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type FilterBinding struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   FilterBindingSpec   `json:"spec"`
+	Status FilterBindingStatus `json:"status,omitempty"`
+}
+
+// FilterBindingList is a list of FilterBindings.
+//
+// +kubebuilder:object:root=true
+type FilterBindingList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []FilterBinding `json:"items"`
+}
+
+// FilterBindingSpec is what a FilterBinding asks for.
+type FilterBindingSpec struct {
+	// FilterRef names the filter that runs.
+	FilterRef FilterRef `json:"filterRef"`
+
+	// Phase is when it runs. Restrict is before anything else is done for the
+	// request.
+	//
+	// +optional
+	// +kubebuilder:default=Restrict
+	Phase FilterPhase `json:"phase,omitempty"`
+
+	// Priority orders the filters of a phase: the highest runs first, and of
+	// equals the one whose binding's name comes first.
+	//
+	// +optional
+	Priority int32 `json:"priority,omitempty"`
+
+	// Match says for which requests it runs. Empty means for all.
+	//
+	// +optional
+	Match RequestMatch `json:"match,omitempty"`
+
+	// FailurePolicy is what becomes of a request if the filter fails. Fail
+	// refuses it, Ignore passes it on as if the filter were not there.
+	//
+	// +optional
+	// +kubebuilder:default=Fail
+	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
+
+	// Mode says whether what the filter decides is done. Audit runs it, counts
+	// and logs what it decides, and leaves the request alone.
+	//
+	// +optional
+	// +kubebuilder:default=Enforce
+	Mode FilterMode `json:"mode,omitempty"`
+}
+
+// FilterRef names a filter.
+type FilterRef struct {
+	// Kind is the filter's.
+	Kind FilterKind `json:"kind"`
+
+	// Name is the filter's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// FilterKind is a kind of filter.
+//
+// +kubebuilder:validation:Enum=WasmFilter
+type FilterKind string
+
+// The kinds of filters.
+const FilterKindWasm FilterKind = "WasmFilter"
+
+// FilterPhase is when a filter runs.
+//
+// +kubebuilder:validation:Enum=Restrict
+type FilterPhase string
+
+// The phases.
+const PhaseRestrict FilterPhase = "Restrict"
+
+// FailurePolicy is what becomes of a request if a filter fails.
+//
+// +kubebuilder:validation:Enum=Fail;Ignore
+type FailurePolicy string
+
+// The failure policies.
+const (
+	FailurePolicyFail   FailurePolicy = "Fail"
+	FailurePolicyIgnore FailurePolicy = "Ignore"
+)
+
+// FilterMode says whether what a filter decides is done.
+//
+// +kubebuilder:validation:Enum=Enforce;Audit
+type FilterMode string
+
+// The modes.
+const (
+	ModeEnforce FilterMode = "Enforce"
+	ModeAudit   FilterMode = "Audit"
+)
+
+// RequestMatch says which requests are meant. A request must fit every list
+// that is not empty, and fits a list if it fits one of its entries. Users
+// and groups together are one list.
+type RequestMatch struct {
+	// Users are callers' names as the API server knows them. A * at the end
+	// stands for anything: system:serviceaccount:shop:* is all of a namespace.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Users []string `json:"users,omitempty"`
+
+	// Groups are groups of callers.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Groups []string `json:"groups,omitempty"`
+
+	// UserAgents are what clients call themselves. A * at the end stands for
+	// anything. Any client can call itself anything: use it for guard rails.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	UserAgents []string `json:"userAgents,omitempty"`
+
+	// Verbs are the API's: get, list, watch, create, update, patch, delete,
+	// deletecollection, proxy.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	Verbs []string `json:"verbs,omitempty"`
+
+	// Resources are what the request is about. Requests that are about no
+	// resource fit only an empty list.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Resources []MatchedResource `json:"resources,omitempty"`
+
+	// Namespaces are the namespaces of the objects. Requests for cluster-scoped
+	// resources and for all namespaces fit only an empty list.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Namespaces []string `json:"namespaces,omitempty"`
+}
+
+// MatchedResource names a resource, in all its versions.
+type MatchedResource struct {
+	// Group is the API group; "" is the core group and "*" is all groups.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
+
+	// Resource is the plural name, as in pods; with a subresource, as in
+	// pods/exec; or * for all, and pods/* for a resource with all it has.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Resource string `json:"resource"`
+}
+
+// FilterBindingStatus is how a FilterBinding fares.
+type FilterBindingStatus struct {
+	// Conditions say how the binding fares. Accepted says whether proxies
+	// understood it.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

@@ -1,0 +1,93 @@
+package v1alpha1
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+var (
+	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	ociPattern    = regexp.MustCompile(`^[^@]+@sha256:[0-9a-f]{64}$`)
+)
+
+// maxWallClock bounds how long a request may be held up by one call.
+const maxWallClock = 10 * time.Second
+
+// Validate says what the API server would say of f, for filters that come from
+// files and have not passed it. Empty fields have their defaults.
+func (f *WasmFilter) Validate() error {
+	spec := field.NewPath("spec")
+	all := f.Spec.Source.validate(spec.Child("source"))
+	if c := f.Spec.Config; c != nil && len(c.Raw) > 0 && !json.Valid(c.Raw) {
+		all = append(all, field.Invalid(spec.Child("config"), "", "is no JSON"))
+	}
+	for i, c := range f.Spec.Capabilities {
+		all = append(all, oneOf(spec.Child("capabilities").Index(i), c, WasmKV, WasmClock)...)
+	}
+	l, at := f.Spec.Limits, spec.Child("limits")
+	all = append(all, within(at.Child("memoryMiB"), l.MemoryMiB, 1024)...)
+	all = append(all, within(at.Child("instances"), l.Instances, 64)...)
+	if l.WallClock != nil && (l.WallClock.Duration <= 0 || l.WallClock.Duration > maxWallClock) {
+		all = append(all, field.Invalid(at.Child("wallClock"), l.WallClock.Duration.String(), "must be more than 0 and at most "+maxWallClock.String()))
+	}
+	return all.ToAggregate()
+}
+
+// within accepts 0, which means the default, to most.
+func within(at *field.Path, got, most int32) field.ErrorList {
+	if got >= 0 && got <= most {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, got, "is out of bounds")}
+}
+
+func (s *WasmSource) validate(at *field.Path) (all field.ErrorList) {
+	set := 0
+	for _, is := range []bool{s.File != "", s.URL != "", s.OCI != "", s.ConfigMap != nil, len(s.Inline) > 0} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		all = append(all, field.Required(at, "set exactly one of file, url, oci, configMap and inline"))
+	}
+	if s.URL != "" && !strings.HasPrefix(s.URL, "https://") {
+		all = append(all, field.Invalid(at.Child("url"), s.URL, "must begin with https://"))
+	}
+	if s.OCI != "" && !ociPattern.MatchString(s.OCI) {
+		all = append(all, field.Invalid(at.Child("oci"), s.OCI, "must end in the artifact's digest: registry/name@sha256:…"))
+	}
+	if s.SHA256 == "" && (s.URL != "" || s.ConfigMap != nil) {
+		all = append(all, field.Required(at.Child("sha256"), "a module from a url or a configMap needs its digest, as sha256sum prints it"))
+	}
+	if s.SHA256 != "" && !sha256Pattern.MatchString(s.SHA256) {
+		all = append(all, field.Invalid(at.Child("sha256"), s.SHA256, "must be 64 hexadecimal digits, as sha256sum prints them"))
+	}
+	if c := s.ConfigMap; c != nil && (c.Namespace == "" || c.Name == "" || c.Key == "") {
+		all = append(all, field.Required(at.Child("configMap"), "set namespace, name and key"))
+	}
+	return all
+}
+
+// Validate says what the API server would say of b, for bindings that come from
+// files and have not passed it. Empty fields have their defaults.
+func (b *FilterBinding) Validate() error {
+	spec := field.NewPath("spec")
+	all := oneOf(spec.Child("filterRef", "kind"), b.Spec.FilterRef.Kind, FilterKindWasm)
+	if b.Spec.FilterRef.Name == "" {
+		all = append(all, field.Required(spec.Child("filterRef", "name"), "name the filter that runs"))
+	}
+	all = append(all, oneOf(spec.Child("phase"), b.Spec.Phase, "", PhaseRestrict)...)
+	all = append(all, oneOf(spec.Child("failurePolicy"), b.Spec.FailurePolicy, "", FailurePolicyFail, FailurePolicyIgnore)...)
+	all = append(all, oneOf(spec.Child("mode"), b.Spec.Mode, "", ModeEnforce, ModeAudit)...)
+	for i, r := range b.Spec.Match.Resources {
+		if r.Resource == "" {
+			all = append(all, field.Required(spec.Child("match", "resources").Index(i).Child("resource"), `a plural name, or "*"`))
+		}
+	}
+	return all.ToAggregate()
+}

@@ -1,0 +1,72 @@
+package v1alpha1
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+func TestValidateKeepsTheRulesOfWasmFilters(t *testing.T) {
+	digest := strings.Repeat("0a", 32)
+	from := func(s WasmSource) WasmFilterSpec { return WasmFilterSpec{Source: s} }
+	limited := func(l WasmLimits) WasmFilterSpec {
+		return WasmFilterSpec{Source: WasmSource{File: "f.wasm"}, Limits: l}
+	}
+	tests := map[string]struct {
+		spec WasmFilterSpec
+		want string // "" if it is good
+	}{
+		"file":              {from(WasmSource{File: "f.wasm"}), ""},
+		"url":               {from(WasmSource{URL: "https://example.org/f.wasm", SHA256: digest}), ""},
+		"oci":               {from(WasmSource{OCI: "example.org/f@sha256:" + digest}), ""},
+		"configmap":         {from(WasmSource{ConfigMap: &WasmConfigMap{"shop", "f", "f.wasm"}, SHA256: digest}), ""},
+		"inline":            {from(WasmSource{Inline: []byte{0}}), ""},
+		"none":              {from(WasmSource{}), "spec.source"},
+		"two":               {from(WasmSource{File: "f.wasm", Inline: []byte{0}}), "spec.source"},
+		"plain-http":        {from(WasmSource{URL: "http://example.org/f.wasm", SHA256: digest}), "spec.source.url"},
+		"url-unpinned":      {from(WasmSource{URL: "https://example.org/f.wasm"}), "spec.source.sha256"},
+		"oci-unpinned":      {from(WasmSource{OCI: "example.org/f:v1"}), "spec.source.oci"},
+		"no-digest":         {from(WasmSource{File: "f.wasm", SHA256: "latest"}), "spec.source.sha256"},
+		"nameless-map":      {from(WasmSource{ConfigMap: &WasmConfigMap{}, SHA256: digest}), "spec.source.configMap"},
+		"no-json":           {WasmFilterSpec{Source: WasmSource{File: "f"}, Config: &runtime.RawExtension{Raw: []byte("{")}}, "spec.config"},
+		"unknown-power":     {WasmFilterSpec{Source: WasmSource{File: "f"}, Capabilities: []WasmCapability{"files"}}, "spec.capabilities[0]"},
+		"too-much-memory":   {limited(WasmLimits{MemoryMiB: 4096}), "spec.limits.memoryMiB"},
+		"less-than-nothing": {limited(WasmLimits{Instances: -1}), "spec.limits.instances"},
+		"too-long":          {limited(WasmLimits{WallClock: &metav1.Duration{Duration: time.Hour}}), "spec.limits.wallClock"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := (&WasmFilter{Spec: tt.spec}).Validate()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error about %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestValidateKeepsTheRulesOfFilterBindings(t *testing.T) {
+	ref := FilterRef{Kind: FilterKindWasm, Name: "labels"}
+	tests := map[string]struct {
+		spec FilterBindingSpec
+		want string // "" if it is good
+	}{
+		"defaults":          {FilterBindingSpec{FilterRef: ref}, ""},
+		"kind":              {FilterBindingSpec{FilterRef: FilterRef{Kind: "Wasm", Name: "labels"}}, "spec.filterRef.kind"},
+		"nameless":          {FilterBindingSpec{FilterRef: FilterRef{Kind: FilterKindWasm}}, "spec.filterRef.name"},
+		"phase":             {FilterBindingSpec{FilterRef: ref, Phase: "Early"}, "spec.phase"},
+		"failure":           {FilterBindingSpec{FilterRef: ref, FailurePolicy: "Pass"}, "spec.failurePolicy"},
+		"mode":              {FilterBindingSpec{FilterRef: ref, Mode: "DryRun"}, "spec.mode"},
+		"nameless-resource": {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Resources: []MatchedResource{{}}}}, "spec.match.resources[0].resource"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := (&FilterBinding{Spec: tt.spec}).Validate()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error about %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,173 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// WasmFilter is a WebAssembly module that proxies may run, with its
+// configuration and its limits. FilterBindings say for which requests it runs.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=wasmfilters,singular=wasmfilter,shortName=wf
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type WasmFilter struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   WasmFilterSpec   `json:"spec"`
+	Status WasmFilterStatus `json:"status,omitempty"`
+}
+
+// WasmFilterList is a list of WasmFilters.
+//
+// +kubebuilder:object:root=true
+type WasmFilterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []WasmFilter `json:"items"`
+}
+
+// WasmFilterSpec is what a WasmFilter asks for.
+type WasmFilterSpec struct {
+	// Source is where the module is.
+	Source WasmSource `json:"source"`
+
+	// Config is handed to the module as JSON. Its form is the module's own.
+	//
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Config *runtime.RawExtension `json:"config,omitempty"`
+
+	// Capabilities are what the module may do besides looking at requests. A
+	// module that asks for one that is not granted is refused.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	Capabilities []WasmCapability `json:"capabilities,omitempty"`
+
+	// Limits bound what the module may use.
+	//
+	// +optional
+	Limits WasmLimits `json:"limits,omitempty"`
+}
+
+// WasmSource is where a module is. Exactly one of file, url, oci, configMap and
+// inline is set.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.file), has(self.url), has(self.oci), has(self.configMap), has(self.inline)].filter(set, set).size() == 1",message="set exactly one of file, url, oci, configMap and inline"
+// +kubebuilder:validation:XValidation:rule="has(self.sha256) || (!has(self.url) && !has(self.configMap))",message="a module from a url or a configMap needs its sha256"
+type WasmSource struct {
+	// File is a path on the proxy's machine, read when the policies are. With a
+	// sha256, no other file will do.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	File string `json:"file,omitempty"`
+
+	// URL is an https address.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^https://`
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+
+	// OCI is an image or artifact, pinned by its digest:
+	// registry.example.org/filters/labels@sha256:… The module is its one layer.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[^@]+@sha256:[0-9a-f]{64}$`
+	// +kubebuilder:validation:MaxLength=1024
+	OCI string `json:"oci,omitempty"`
+
+	// ConfigMap holds the module in its binaryData.
+	//
+	// +optional
+	ConfigMap *WasmConfigMap `json:"configMap,omitempty"`
+
+	// Inline is the module itself.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1000000
+	Inline []byte `json:"inline,omitempty"`
+
+	// SHA256 is the digest that the module must have, as sha256sum prints it.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// WasmConfigMap names a key of a ConfigMap.
+type WasmConfigMap struct {
+	// Namespace is the ConfigMap's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// Name is the ConfigMap's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Key is the one of binaryData that holds the module.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
+}
+
+// WasmCapability is something that a module may do only if it was granted: kv
+// keeps counters between requests, clock tells the time.
+//
+// +kubebuilder:validation:Enum=kv;clock
+type WasmCapability string
+
+// The capabilities.
+const (
+	WasmKV    WasmCapability = "kv"
+	WasmClock WasmCapability = "clock"
+)
+
+// WasmLimits bound what a module may use. What is not set has its default.
+type WasmLimits struct {
+	// MemoryMiB is the memory of one instance, 16 by default. A module built
+	// from Go needs 4 to begin with.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1024
+	MemoryMiB int32 `json:"memoryMiB,omitempty"`
+
+	// Instances is how many requests the module may look at at the same time; 2
+	// by default. Others wait.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=64
+	Instances int32 `json:"instances,omitempty"`
+
+	// WallClock is how long one call into the module may take; 20ms by default.
+	//
+	// +optional
+	WallClock *metav1.Duration `json:"wallClock,omitempty"`
+}
+
+// WasmFilterStatus is how a WasmFilter fares.
+type WasmFilterStatus struct {
+	// Conditions say how the filter fares. Accepted says whether proxies
+	// understood it.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
