@@ -1,0 +1,2 @@
+// Package wasm runs WebAssembly filters on requests, as FilterBindings say.
+package wasm
