@@ -1,2 +1,13 @@
 // Package wasm runs WebAssembly filters on requests, as FilterBindings say.
 package wasm
+
+import "errors"
+
+var (
+	errAnswer   = errors.New("the guest returned what portico.v1 does not know")
+	errBusy     = errors.New("all instances of the guest are busy")
+	errFailed   = errors.New("the guest trapped")
+	errTimeout  = errors.New("the guest took too long")
+	errNoMarker = errors.New("the module is no portico.v1 guest: it exports no portico_abi_v1 and memory")
+	errClosed   = errors.New("the module is closed")
+)

@@ -1,0 +1,230 @@
+package wasm
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/portico-proxy/portico/plugins/abi"
+)
+
+// pagesPerMiB are the pages of WebAssembly memory in a MiB.
+const pagesPerMiB = 16
+
+// instantiateTimeout bounds how long an instance may take to begin.
+const instantiateTimeout = 10 * time.Second
+
+// Engine compiles modules. It outlives every configuration.
+type Engine struct {
+	log   logr.Logger
+	cache wazero.CompilationCache
+
+	mu       sync.Mutex
+	runtimes map[class]wazero.Runtime
+}
+
+// A class of modules shares a runtime: in wazero, the memory limit and what can
+// be imported are a runtime's.
+type class struct {
+	memoryMiB int32
+	kv, clock bool
+}
+
+// NewEngine returns an engine that keeps compiled code in dir; an empty dir
+// keeps it in memory.
+func NewEngine(dir string, log logr.Logger) (*Engine, error) {
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), runtimes: map[class]wazero.Runtime{}}
+	if dir != "" {
+		var err error
+		if e.cache, err = wazero.NewCompilationCacheWithDir(dir); err != nil {
+			return nil, fmt.Errorf("open the cache of compiled modules: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// Close frees all of it. No module may be in use.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.runtimes {
+		if err := r.Close(ctx); err != nil {
+			return fmt.Errorf("close the runtime: %w", err)
+		}
+	}
+	clear(e.runtimes)
+	if err := e.cache.Close(ctx); err != nil {
+		return fmt.Errorf("close the cache of compiled modules: %w", err)
+	}
+	return nil
+}
+
+// runtime returns the one for a class, and makes it first.
+func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r, ok := e.runtimes[c]; ok {
+		return r, nil
+	}
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().
+		WithCompilationCache(e.cache).
+		WithMemoryLimitPages(uint32(c.memoryMiB)*pagesPerMiB).
+		WithCloseOnContextDone(true))
+	// All of WASI, as Go needs it to be there: without files, sockets,
+	// environment and a true clock, as none is configured.
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+		return nil, fmt.Errorf("provide WASI: %w", err)
+	}
+	if _, err := hostModule(r, c).Instantiate(ctx); err != nil {
+		return nil, fmt.Errorf("provide %s: %w", abi.Module, err)
+	}
+	e.runtimes[c] = r
+	return r, nil
+}
+
+// Spec is a module and how it shall run.
+type Spec struct {
+	Name         string
+	Code, Config []byte
+	Capabilities []abi.Capability
+	MemoryMiB    int32
+	Instances    int
+	WallClock    time.Duration
+}
+
+func (s *Spec) class() class {
+	return class{s.MemoryMiB, slices.Contains(s.Capabilities, abi.CapabilityKV), slices.Contains(s.Capabilities, abi.CapabilityClock)}
+}
+
+// Module is a compiled module with its instances.
+type Module struct {
+	spec                       Spec
+	log                        logr.Logger
+	runtime                    wazero.Runtime
+	compiled                   wazero.CompiledModule
+	onRequest, onObject, onEnd bool
+	counters                   *counters
+
+	idle   chan *instance
+	broken chan struct{} // one for each instance to be replaced
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// Load compiles a module and starts its instances. It takes seconds for large
+// modules: no request may wait for it.
+func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
+	r, err := e.runtime(ctx, s.class())
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := r.CompileModule(ctx, s.Code)
+	if err != nil {
+		return nil, fmt.Errorf("compile filter %s: %w", s.Name, err)
+	}
+	m := &Module{
+		spec: s, log: e.log.WithValues("filter", s.Name), runtime: r, compiled: compiled, counters: newCounters(),
+		idle: make(chan *instance, s.Instances), broken: make(chan struct{}, s.Instances),
+	}
+	if err := m.start(ctx); err != nil {
+		m.free(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("start filter %s: %w", s.Name, err)
+	}
+	return m, nil
+}
+
+func (m *Module) start(ctx context.Context) error {
+	if err := m.exports(); err != nil {
+		return err
+	}
+	for range m.spec.Instances {
+		i, err := m.instantiate(ctx)
+		if err != nil {
+			return err
+		}
+		m.idle <- i
+	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	m.stop = stop
+	m.done.Go(func() { m.replace(life) })
+	return nil
+}
+
+// exports looks at what the module offers.
+func (m *Module) exports() error {
+	functions := m.compiled.ExportedFunctions()
+	if functions[abi.ExportMarker] == nil || m.compiled.ExportedMemories()[abi.ExportMemory] == nil {
+		return errNoMarker
+	}
+	for name, has := range map[string]*bool{
+		abi.ExportConfigure: new(bool), abi.ExportOnRequest: &m.onRequest, abi.ExportOnObject: &m.onObject, abi.ExportOnEnd: &m.onEnd,
+	} {
+		f := functions[name]
+		if f == nil {
+			continue
+		}
+		results := []api.ValueType{api.ValueTypeI32}
+		if name == abi.ExportOnEnd {
+			results = nil
+		}
+		if len(f.ParamTypes()) > 0 || !slices.Equal(f.ResultTypes(), results) {
+			return fmt.Errorf("export %s has not the signature of portico.v1", name)
+		}
+		*has = true
+	}
+	return nil
+}
+
+// replace makes a new instance for each that broke. A module whose instances do
+// not even begin is tried again once a second.
+func (m *Module) replace(life context.Context) {
+	for {
+		select {
+		case <-life.Done():
+			return
+		case <-m.broken:
+		}
+		for {
+			i, err := m.instantiate(life)
+			if err == nil {
+				m.idle <- i
+				break
+			}
+			m.log.Error(err, "replace an instance")
+			select {
+			case <-life.Done():
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+// Close ends all instances. Nobody may use the module any more.
+func (m *Module) Close(ctx context.Context) {
+	m.stop()
+	m.done.Wait()
+	m.free(ctx)
+}
+
+func (m *Module) free(ctx context.Context) {
+	for {
+		select {
+		case i := <-m.idle:
+			i.close(ctx)
+			continue
+		default:
+		}
+		break
+	}
+	if err := m.compiled.Close(ctx); err != nil {
+		m.log.Error(err, "close a module")
+	}
+}

@@ -1,0 +1,162 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/portico-proxy/portico/plugins/abi"
+)
+
+// acquireTimeout bounds how long a request waits for an instance.
+const acquireTimeout = 10 * time.Second
+
+// An instance runs one call at a time. It serves any request, and is thrown
+// away once it has trapped or been stopped: its memory may be in any state.
+type instance struct {
+	module *Module
+	guest  api.Module
+	clock  *deadline
+	call   *call // what host functions are about, during a call
+
+	onRequest, onObject, onEnd api.Function
+}
+
+// call is what a guest may look at and do during one of its calls.
+type call struct {
+	facts  Facts
+	object *objects
+	end    *End
+	// What the guest said.
+	denial   *Denial
+	warnings []string
+	failure  string
+	effects  bool // respond and warn are heard
+}
+
+type instanceKey struct{}
+
+// deadline is the context of all calls of an instance. A context of its own for
+// each call, with a timer of its own, would cost more than most calls do.
+type deadline struct {
+	context.Context
+	timer *time.Timer
+	over  chan struct{}
+	fired atomic.Bool
+}
+
+func newDeadline(ctx context.Context, i *instance) *deadline {
+	d := &deadline{Context: context.WithValue(context.WithoutCancel(ctx), instanceKey{}, i), over: make(chan struct{})}
+	d.timer = time.AfterFunc(time.Hour, d.fire)
+	d.timer.Stop()
+	return d
+}
+
+func (d *deadline) fire() {
+	if d.fired.CompareAndSwap(false, true) {
+		close(d.over)
+	}
+}
+
+// Done is closed when the call that runs has taken too long.
+func (d *deadline) Done() <-chan struct{} { return d.over }
+
+// Err is what wazero closes the guest with.
+func (d *deadline) Err() error {
+	if d.fired.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func (m *Module) instantiate(ctx context.Context) (*instance, error) {
+	i := &instance{module: m}
+	i.clock = newDeadline(ctx, i)
+	i.call = &call{}
+	defer func() { i.call = nil }()
+	i.clock.timer.Reset(instantiateTimeout)
+	defer i.clock.timer.Stop()
+	var err error
+	i.guest, err = m.runtime.InstantiateModule(i.clock, m.compiled, wazero.NewModuleConfig().
+		WithName("").WithArgs("filter").WithStartFunctions(abi.ExportInitialize))
+	if err != nil {
+		return nil, fmt.Errorf("instantiate the module: %w", err)
+	}
+	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
+	i.onObject = i.guest.ExportedFunction(abi.ExportOnObject)
+	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
+	if err := i.configure(); err != nil {
+		i.close(ctx)
+		return nil, err
+	}
+	return i, nil
+}
+
+func (i *instance) configure() error {
+	f := i.guest.ExportedFunction(abi.ExportConfigure)
+	if f == nil {
+		return nil
+	}
+	results, err := f.Call(i.clock)
+	if err != nil {
+		return fmt.Errorf("configure the module: %w", err)
+	}
+	if int32(uint32(results[0])) != 0 {
+		return fmt.Errorf("the module refuses its configuration: %s", clean(i.call.failure, abi.MaxMessage))
+	}
+	return nil
+}
+
+func (i *instance) close(ctx context.Context) {
+	i.clock.timer.Stop()
+	if err := i.guest.Close(ctx); err != nil {
+		i.module.log.Error(err, "close an instance")
+	}
+}
+
+// acquire takes an instance, which must be given back by release.
+func (m *Module) acquire(ctx context.Context) (*instance, error) {
+	select {
+	case i := <-m.idle:
+		return i, nil
+	default:
+	}
+	patience := time.NewTimer(acquireTimeout)
+	defer patience.Stop()
+	select {
+	case i := <-m.idle:
+		return i, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-patience.C:
+		return nil, errBusy
+	}
+}
+
+// run calls f about c on an instance, which is given back, or thrown away.
+func (m *Module) run(i *instance, f api.Function, c *call) (int32, error) {
+	stack := [1]uint64{}
+	i.call = c
+	i.clock.timer.Reset(m.spec.WallClock)
+	err := f.CallWithStack(i.clock, stack[:])
+	inTime := i.clock.timer.Stop()
+	i.call = nil
+	if err == nil && inTime {
+		m.idle <- i
+		return int32(uint32(stack[0])), nil
+	}
+	i.close(context.WithoutCancel(i.clock))
+	m.broken <- struct{}{}
+	exit := (*sys.ExitError)(nil)
+	if !inTime || errors.As(err, &exit) && exit.ExitCode() == sys.ExitCodeDeadlineExceeded {
+		return 0, errTimeout
+	}
+	m.log.V(1).Info("guest trapped", "reason", clean(err.Error(), abi.MaxLog))
+	return 0, errFailed
+}
