@@ -1,0 +1,142 @@
+package wasm
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestHostileGuestsFailAlone(t *testing.T) {
+	tests := map[string]struct {
+		source string
+		want   error
+	}{
+		"loops":       {`EXPORT(on_request) int f(void) { volatile int x = 0; for (;;) x++; }`, errTimeout},
+		"allocates":   {`EXPORT(on_request) int f(void) { while (__builtin_wasm_memory_grow(0, 16) != -1) {} __builtin_trap(); }`, errFailed},
+		"traps":       {`EXPORT(on_request) int f(void) { __builtin_trap(); }`, errFailed},
+		"recurses":    {`volatile int n; int g(int x) { n++; return g(x + n) + g(x - n) + n; } EXPORT(on_request) int f(void) { return g(1); }`, errFailed},
+		"out":         {`EXPORT(on_request) int f(void) { *(volatile int *)0x7fffffff = 1; return 0; }`, errFailed},
+		"points-out":  {`HOST(warn) void warn(void *p, int n); EXPORT(on_request) int f(void) { warn((void *)0x7fffffff, 9); return 0; }`, errFailed},
+		"buffer-out":  {`HOST(attr_get) long long attr_get(int id, void *p, unsigned n); EXPORT(on_request) int f(void) { attr_get(1, (void *)0xfffffff0, 0xffffffff); return 0; }`, errFailed},
+		"nonsense":    {`EXPORT(on_request) int f(void) { return 77; }`, errAnswer},
+		"no-reason":   {`EXPORT(on_request) int f(void) { return 1; }`, errAnswer},
+		"bad-code":    {`HOST(respond) void respond(int, void*, int, void*, int, int); EXPORT(on_request) int f(void) { respond(200, 0, 0, 0, 0, 0); return 1; }`, errAnswer},
+		"bad-retry":   {`HOST(respond) void respond(int, void*, int, void*, int, int); EXPORT(on_request) int f(void) { respond(429, 0, 0, 0, 0, -1); return 1; }`, errAnswer},
+		"false-patch": {`EXPORT(on_object) int f(void) { return 2; }`, errAnswer},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := spec(hostile(t, tt.source))
+			if errors.Is(tt.want, errTimeout) {
+				s.WallClock = 50 * time.Millisecond
+			}
+			m := load(t, s)
+			// More often than there are instances: each that breaks is replaced.
+			for range 5 {
+				_, err := m.Request(t.Context(), facts())
+				if err == nil {
+					_, err = m.Object(t.Context(), facts(), Pair{Current: []byte(`{}`)})
+				}
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("got %v, want %v", err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestGuestsThatAreNoneAreRefused(t *testing.T) {
+	tests := map[string]struct{ source, want string }{
+		"not-granted": {`HOST(kv_add) long long kv_add(void*, int, long long, long long); EXPORT(on_request) int f(void) { return (int)kv_add(0, 0, 1, 1); }`, "kv_add"},
+		"no-clock":    {`HOST(now_ms) long long now_ms(void); EXPORT(on_request) int f(void) { return (int)now_ms(); }`, "now_ms"},
+		"unknown":     {`HOST(open) int o(void); EXPORT(on_request) int f(void) { return o(); }`, "open"},
+		"signature":   {`EXPORT(on_request) int f(int a) { return a; }`, "signature"},
+		"start-loops": {`static volatile int x; EXPORT(configure) int f(void) { __builtin_trap(); }`, "configure the module"},
+		"too-large":   {`static volatile char big[32 << 20]; EXPORT(on_request) int f(void) { return big[9]; }`, "memory"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			m, err := engine(t).Load(t.Context(), spec(hostile(t, tt.source)))
+			if err == nil {
+				m.Close(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error about %q", err, tt.want)
+			}
+		})
+	}
+	for name, code := range map[string][]byte{"empty": nil, "text": []byte("hello"), "bare": []byte("\x00asm\x01\x00\x00\x00")} {
+		if _, err := engine(t).Load(t.Context(), spec(code)); err == nil {
+			t.Errorf("%s: loaded", name)
+		}
+	}
+}
+
+func TestOthersAreServedWhileAGuestLoops(t *testing.T) {
+	e := engine(t)
+	slow := spec(hostile(t, `EXPORT(on_request) int f(void) { volatile int x = 0; for (;;) x++; }`))
+	slow.WallClock = 200 * time.Millisecond
+	loops, err := e.Load(t.Context(), slow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loops.Close(t.Context())
+	good, err := e.Load(t.Context(), spec(fromC(t, guestInC)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer good.Close(t.Context())
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if _, err := loops.Request(t.Context(), facts()); !errors.Is(err, errTimeout) {
+				t.Errorf("the guest that loops: %v", err)
+			}
+		})
+		all.Go(func() {
+			if _, err := good.Request(t.Context(), facts("X-Case", "warn")); err != nil {
+				t.Errorf("the other: %v", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestAThousandReloadsLeaveNothing(t *testing.T) {
+	e := engine(t)
+	s := spec(fromC(t, guestInC))
+	for range 1000 {
+		m, err := e.Load(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Request(t.Context(), facts("X-Case", "deny")); err != nil {
+			t.Fatal(err)
+		}
+		m.Close(t.Context())
+	}
+}
+
+func BenchmarkRequestOfAGuestInC(b *testing.B) {
+	m := load(b, spec(fromC(b, guestInC)))
+	f := facts("X-Case", "warn")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Request(b.Context(), f); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkObjectOfAGuestInC(b *testing.B) {
+	m := load(b, spec(fromC(b, guestInC)))
+	f, p := facts(), Pair{Current: []byte(`{"metadata":{"name":"web","labels":{"app":"shop","team":"web"}},"spec":{"nodeName":"n1"}}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Object(b.Context(), f, p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
