@@ -1,0 +1,92 @@
+package wasm
+
+import (
+	"bytes"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// carriesObject reports whether a request's body is an object. Patches other
+// than server-side apply are changes to one, and guests see them in on_request.
+func carriesObject(r *http.Request, info *request.RequestInfo) bool {
+	if !info.IsResourceRequest {
+		return false
+	}
+	return info.Verb == "create" || info.Verb == "update" || info.Verb == "patch" && mediaType(r) == "application/apply-patch+yaml"
+}
+
+func mediaType(r *http.Request) string {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return media
+}
+
+// readObject takes the body of r and returns it, and the object in it as JSON.
+// What could be read in two ways is refused: a guest must see what the API
+// server will.
+func readObject(r *http.Request) (raw, object []byte, err error) {
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, nil, unreadable("Content-Encoding")
+	}
+	raw, err = io.ReadAll(io.LimitReader(r.Body, maxObject+1))
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest("the body of the request broke off")
+	}
+	if len(raw) > maxObject {
+		return nil, nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
+	}
+	switch mediaType(r) {
+	case "application/json", "":
+		object, err = raw, nil
+	case "application/yaml", "application/apply-patch+yaml":
+		object, err = yaml.YAMLToJSONStrict(raw)
+	default:
+		return nil, nil, unreadable("Content-Type")
+	}
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
+	}
+	var fields map[string]any
+	strict, err := kjson.UnmarshalStrict(object, &fields)
+	if err != nil || len(strict) > 0 {
+		return nil, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
+	}
+	return raw, object, nil
+}
+
+func unreadable(header string) error {
+	err := apierrors.NewBadRequest("a policy looks at the object in this request, and cannot read it by its " + header + ": send application/json")
+	err.ErrStatus.Code = http.StatusUnsupportedMediaType
+	err.ErrStatus.Reason = "UnsupportedMediaType"
+	return err
+}
+
+// withBody returns r with another body, already read. The caller's header is
+// left alone.
+func withBody(r *http.Request, body []byte) *http.Request {
+	r = r.WithContext(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	r.TransferEncoding = nil
+	r.Header = r.Header.Clone()
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return r
+}
+
+// patched returns r with an object that a guest has changed, which is JSON.
+func patched(r *http.Request, object []byte) *http.Request {
+	r = withBody(r, object)
+	if mediaType(r) != "application/apply-patch+yaml" { // whose YAML JSON is
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r
+}

@@ -1,0 +1,116 @@
+package wasm
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+)
+
+// outcome is what became of a request: its body as upstream would get it, or
+// the code it was refused with.
+type outcome struct {
+	Code    int32
+	Body    string
+	Warning string
+}
+
+func post(t *testing.T, f *Filter, body string, headers ...string) outcome {
+	t.Helper()
+	of := facts(headers...)
+	r := httptest.NewRequest("POST", of.Request.URL.Path, strings.NewReader(body))
+	r.Header = of.Request.Header
+	ctx := request.WithUser(request.WithRequestInfo(r.Context(), of.Info), of.User)
+	w, got := httptest.NewRecorder(), outcome{}
+	err := f.ServeHTTP(w, r.WithContext(ctx), pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		b, err := io.ReadAll(r.Body)
+		if int64(len(b)) != r.ContentLength {
+			t.Errorf("%d bytes are announced as %d", len(b), r.ContentLength)
+		}
+		got.Body = string(b)
+		return err
+	}))
+	if err != nil {
+		got.Code = pipeline.StatusOf(err).Code
+	}
+	got.Warning = w.Header().Get("Warning")
+	return got
+}
+
+func bound(m *Module, change func(*v1alpha1.FilterBindingSpec)) *Filter {
+	b := &Binding{Name: "test", Module: m}
+	if change != nil {
+		change(&b.Spec)
+	}
+	return New([]*Binding{b}, logr.Discard())
+}
+
+func TestFilterDoesWhatItsModuleSays(t *testing.T) {
+	m := load(t, spec(fromC(t, guestInC)))
+	const plain, stamped = `{"kind":"Pod","metadata":{"name":"web"}}`, `{"kind":"Pod","metadata":{"labels":{"team":"web"},"name":"web"}}`
+	audit := func(s *v1alpha1.FilterBindingSpec) { s.Mode = v1alpha1.ModeAudit }
+	for name, tt := range map[string]struct {
+		change  func(*v1alpha1.FilterBindingSpec)
+		body    string
+		headers []string
+		want    outcome
+	}{
+		"stamp":        {nil, plain, nil, outcome{Body: stamped}},
+		"warn":         {nil, plain, []string{"X-Case", "warn"}, outcome{Body: stamped, Warning: `299 - "jane"`}},
+		"deny":         {nil, plain, []string{"X-Case", "deny"}, outcome{Code: 403}},
+		"drop":         {nil, `{"metadata":{"labels":{"hide":"yes"}}}`, nil, outcome{Code: 403}},
+		"audit-stamp":  {audit, plain, nil, outcome{Body: plain}},
+		"audit-deny":   {audit, plain, []string{"X-Case", "deny"}, outcome{Body: plain}},
+		"twice":        {nil, `{"metadata":{"labels":{"hide":"yes"}},"metadata":{"name":"web"}}`, nil, outcome{Code: 400}},
+		"unknown-type": {nil, plain, []string{"Content-Type", "application/vnd.kubernetes.protobuf"}, outcome{Code: 415}},
+		"compressed":   {nil, plain, []string{"Content-Encoding", "gzip"}, outcome{Code: 415}},
+		"yaml":         {nil, "kind: Pod\nmetadata: {labels: {team: x}}\n", []string{"Content-Type", "application/yaml"}, outcome{Body: "kind: Pod\nmetadata: {labels: {team: x}}\n"}},
+		"other-user":   {func(s *v1alpha1.FilterBindingSpec) { s.Match.Users = []string{"joe"} }, plain, []string{"X-Case", "deny"}, outcome{Body: plain}},
+		"group":        {func(s *v1alpha1.FilterBindingSpec) { s.Match.Users, s.Match.Groups = []string{"joe"}, []string{"devs"} }, plain, []string{"X-Case", "deny"}, outcome{Code: 403}},
+		"other-verb":   {func(s *v1alpha1.FilterBindingSpec) { s.Match.Verbs = []string{"update"} }, plain, []string{"X-Case", "deny"}, outcome{Body: plain}},
+		"other-space":  {func(s *v1alpha1.FilterBindingSpec) { s.Match.Namespaces = []string{"bank"} }, plain, nil, outcome{Body: plain}},
+		"this-resource": {func(s *v1alpha1.FilterBindingSpec) {
+			s.Match.Resources = []v1alpha1.MatchedResource{{Resource: "pods"}}
+		}, plain, nil, outcome{Body: stamped}},
+		"subresource": {func(s *v1alpha1.FilterBindingSpec) {
+			s.Match.Resources = []v1alpha1.MatchedResource{{Resource: "pods/exec"}}
+		}, plain, nil, outcome{Body: plain}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, post(t, bound(m, tt.change), tt.body, tt.headers...)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestFilterFailsClosedUnlessTold(t *testing.T) {
+	m := load(t, spec(hostile(t, `EXPORT(on_request) int f(void) { __builtin_trap(); }`)))
+	if got := post(t, bound(m, nil), "{}"); got.Code != 500 {
+		t.Errorf("got %+v", got)
+	}
+	ignore := func(s *v1alpha1.FilterBindingSpec) { s.FailurePolicy = v1alpha1.FailurePolicyIgnore }
+	if got := post(t, bound(m, ignore), "{}"); got.Code != 0 || got.Body != "{}" {
+		t.Errorf("ignored: got %+v", got)
+	}
+}
+
+func TestUnknownCallersDoNotSlipPast(t *testing.T) {
+	r := httptest.NewRequest("GET", "/api/v1/pods", nil)
+	if caller, err := callerOf(r); err != nil || caller.GetName() != user.Anonymous {
+		t.Errorf("nobody: %v, %v", caller, err)
+	}
+	r.Header.Set("Authorization", "Bearer unreviewed")
+	if _, err := callerOf(r); err == nil || pipeline.StatusOf(err).Code != http.StatusUnauthorized {
+		t.Errorf("unreviewed: %v", err)
+	}
+}
