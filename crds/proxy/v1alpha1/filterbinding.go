@@ -87,7 +87,7 @@ type FilterRef struct {
 // +kubebuilder:validation:Enum=WasmFilter
 type FilterKind string
 
-// The kinds of filters.
+// FilterKindWasm is a WasmFilter.
 const FilterKindWasm FilterKind = "WasmFilter"
 
 // FilterPhase is when a filter runs.
@@ -95,7 +95,7 @@ const FilterKindWasm FilterKind = "WasmFilter"
 // +kubebuilder:validation:Enum=Restrict
 type FilterPhase string
 
-// The phases.
+// PhaseRestrict is before anything else is done for a request.
 const PhaseRestrict FilterPhase = "Restrict"
 
 // FailurePolicy is what becomes of a request if a filter fails.
