@@ -10,7 +10,7 @@ import (
 // files and have not passed it. Empty fields have their defaults.
 func (p *CachePolicy) Validate() error {
 	spec := field.NewPath("spec")
-	all := oneOf(spec.Child("memory"), p.Spec.Memory, "", MemoryKeep, MemoryRefuse)
+	all := oneOf(spec.Child("memory"), p.Spec.Memory, "", MemoryKeep, MemoryParts, MemoryRefuse)
 	all = append(all, oneOf(spec.Child("reads"), p.Spec.Reads, "", ReadsLinearizable, ReadsSession)...)
 	if len(p.Spec.Resources) == 0 {
 		all = append(all, field.Required(spec.Child("resources"), "name the resources that the policy is about"))

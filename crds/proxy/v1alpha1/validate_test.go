@@ -14,6 +14,7 @@ func TestValidateKeepsTheRulesOfTheManifest(t *testing.T) {
 	}{
 		"defaults":             {CachePolicySpec{Resources: pods}, ""},
 		"session":              {CachePolicySpec{Resources: pods, Reads: ReadsSession, Callers: jane}, ""},
+		"parts":                {CachePolicySpec{Resources: pods, Memory: MemoryParts}, ""},
 		"no-resources":         {CachePolicySpec{}, "spec.resources"},
 		"nameless-resource":    {CachePolicySpec{Resources: []CachedResource{{Group: "apps"}}}, "spec.resources[0].resource"},
 		"misspelt-memory":      {CachePolicySpec{Resources: pods, Memory: "refuse"}, "spec.memory"},
