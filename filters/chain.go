@@ -5,6 +5,7 @@ package filters
 import (
 	"crypto/x509"
 	"net/http"
+	"slices"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -15,6 +16,7 @@ import (
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
 	"github.com/portico-proxy/portico/filters/trace"
+	"github.com/portico-proxy/portico/filters/wasm"
 )
 
 // Deps are the parts that outlive a configuration: made once, shared by every
@@ -30,6 +32,9 @@ type Deps struct {
 	ClientCA func() (x509.VerifyOptions, bool)
 	// ImpersonateX509 passes callers with a certificate on by impersonation.
 	ImpersonateX509 bool
+	// Modules are those of WebAssembly filters. Without it, requests that are bound
+	// to one fare as if it had failed.
+	Modules *wasm.Library
 	// Gate says who may have answers from memory.
 	Gate *authz.Gate
 	// Memory answers requests without the API server; nil answers none.
@@ -51,23 +56,49 @@ type Answerer interface {
 }
 
 // Chain compiles one configuration into the whole path of a request, first to
-// last. If any filter refuses its configuration, nothing changes.
-func Chain(_ *config.Snapshot, d Deps) (pipeline.Handler, error) {
+// last, and says what it found out about its policies. A filter whose policies
+// ask nothing of it is left out.
+func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
+	var restrict, memory []pipeline.Filter
+	var needed []func(*http.Request) bool
+	modules, found := d.Modules.Compile(s)
+	if modules.Binds() {
+		restrict, needed = append(restrict, modules), append(needed, modules.Needs)
+	}
 	var ask func(*http.Request) (*http.Request, bool)
 	var asked func(*http.Request) bool
-	memory := []pipeline.Filter{}
 	if d.Memory != nil {
 		ask, asked = d.Memory.Ask, d.Memory.Asked
 		memory = append(memory, d.Memory)
 	}
-	return pipeline.Chain(d.Telemetry.Tracer, d.Upstream, append([]pipeline.Filter{
+	first := []pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
 		authn.New(authn.Options{ // who is calling
 			Tokens:          d.Tokens,
-			Needed:          ask,
+			Needed:          whoNeeds(ask, needed),
 			ClientCA:        d.ClientCA,
 			ImpersonateX509: d.ImpersonateX509,
 		}),
-		&authz.Filter{Gate: d.Gate, Answers: asked}, // whether memory may answer
-	}, memory...)...), nil // reads that memory can answer stop here
+	}
+	return pipeline.Chain(d.Telemetry.Tracer, d.Upstream, slices.Concat(
+		first,
+		restrict, // may it pass, and how: WebAssembly filters
+		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked}}, // whether memory may answer
+		memory, // reads that memory can answer stop here
+	)...), found
+}
+
+// whoNeeds joins those who must know the caller: memory, whose ask may be nil,
+// and filters.
+func whoNeeds(ask func(*http.Request) (*http.Request, bool), filters []func(*http.Request) bool) func(*http.Request) (*http.Request, bool) {
+	if len(filters) == 0 {
+		return ask
+	}
+	return func(r *http.Request) (*http.Request, bool) {
+		needed := false
+		if ask != nil {
+			r, needed = ask(r)
+		}
+		return r, needed || slices.ContainsFunc(filters, func(needs func(*http.Request) bool) bool { return needs(r) })
+	}
 }

@@ -162,6 +162,9 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Gate, err = authz.NewGate(client.AuthorizationV1()); err != nil {
 		return filters.Deps{}, err
 	}
+	if d.Modules, err = p.modules(client, o); err != nil {
+		return filters.Deps{}, err
+	}
 	p.gate = d.Gate
 	if o.watchCache {
 		d.Memory, err = p.remember(cfg, own, o)
@@ -212,9 +215,15 @@ func (p *proxy) endWatches() {
 	p.gate.EndWatches()
 }
 
+// followed are the policies of the API.
+var followed = []schema.GroupVersionResource{
+	v1alpha1.GroupVersion.WithResource("cachepolicies"),
+	v1alpha1.GroupVersion.WithResource("wasmfilters"),
+	v1alpha1.GroupVersion.WithResource("filterbindings"),
+}
+
 // policies compiles a chain for each state of the policy directory and of the
-// API's policies, which so far concern only what is in memory. A bad directory is
-// an error before anything has been started.
+// API's policies. A bad directory is an error before anything has been started.
 func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switch, deps filters.Deps) ([]manager.Runnable, error) {
 	loader := config.Loader{Dir: o.policyDir, Scheme: runtime.NewScheme()}
 	if err := v1alpha1.AddToScheme(loader.Scheme); err != nil {
@@ -223,10 +232,10 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 	if _, err := loader.Load(); err != nil {
 		return nil, err
 	}
-	watches := p.cache != nil && o.watchPolicies
-	sources := config.NewSources(watches, func(s *config.Snapshot) error { return p.apply(s, chain, deps) })
+	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) { return p.apply(s, chain, deps), nil })
+	p.beside = append(p.beside, manager.RunnableFunc(func(ctx context.Context) error { return deps.Modules.Start(ctx, sources.Again) }))
 	follow := []manager.Runnable{manager.RunnableFunc(func(ctx context.Context) error { return loader.Follow(ctx, p.log, sources.Files) })}
-	if !watches {
+	if !o.watchPolicies {
 		return follow, nil
 	}
 	client, err := dynamic.NewForConfigAndClient(cfg, &http.Client{Transport: p.upstream.Own()})
@@ -234,31 +243,24 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
 	return append(follow, &controller.Controller{Options: controller.Options{
-		Client: client, Resource: v1alpha1.GroupVersion.WithResource("cachepolicies"), Scheme: loader.Scheme,
-		Apply: sources.API, By: o.name(), Log: p.log.WithName("policies"),
+		Client: client, Resources: followed, Scheme: loader.Scheme,
+		Apply: sources.API, Found: sources.Found, News: sources.News(), By: o.name(), Log: p.log.WithName("policies"),
 	}}), nil
 }
 
-// apply puts a snapshot in force, or refuses it.
-func (p *proxy) apply(s *config.Snapshot, chain *pipeline.Switch, deps filters.Deps) error {
-	h, err := filters.Chain(s, deps)
-	if err != nil {
-		return err
+// apply puts a snapshot in force. Nothing is answered before it is known what
+// may not pass: a chain without the API's policies would let it.
+func (p *proxy) apply(s *config.Snapshot, chain *pipeline.Switch, deps filters.Deps) config.Findings {
+	if s.Partial {
+		return nil
 	}
+	h, found := filters.Chain(s, deps)
 	if p.cache != nil {
-		p.cache.SetPolicies(policiesOf(s))
+		p.cache.SetPolicies(cache.PoliciesFrom(s.Objects))
 	}
 	chain.Store(h)
 	p.log.Info("policies in force", "objects", len(s.Objects), "digest", s.Digest[:12])
-	return nil
-}
-
-// policiesOf lets nothing into memory before it is known what may be there.
-func policiesOf(s *config.Snapshot) cache.Policies {
-	if s.Partial {
-		return func(schema.GroupResource) cache.Policy { return cache.Policy{Refuse: true} }
-	}
-	return cache.PoliciesFrom(s.Objects)
+	return found
 }
 
 // manage puts the parts under one controller-runtime manager, which serves

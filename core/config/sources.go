@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -14,7 +16,9 @@ import (
 // come first. Each source moves alone; what one of them cannot be followed in
 // leaves what it said last.
 type Sources struct {
-	apply func(*Snapshot) error
+	apply func(*Snapshot) (Findings, error)
+	news  chan struct{} // has room for one
+	found atomic.Pointer[Findings]
 
 	mu    sync.Mutex // guards following, and the order of snapshots
 	files *Snapshot  // nil before they have been read
@@ -30,8 +34,28 @@ type fromAPI struct {
 
 // NewSources returns sources that put each snapshot in force by apply. Without
 // an API to wait for, files are all there is.
-func NewSources(awaitAPI bool, apply func(*Snapshot) error) *Sources {
-	return &Sources{apply: apply, api: fromAPI{known: !awaitAPI}}
+func NewSources(awaitAPI bool, apply func(*Snapshot) (Findings, error)) *Sources {
+	return &Sources{apply: apply, news: make(chan struct{}, 1), api: fromAPI{known: !awaitAPI}}
+}
+
+// News has something whenever there may be other findings than before.
+func (s *Sources) News() <-chan struct{} { return s.news }
+
+// Found returns what is known of a policy besides what it says itself.
+func (s *Sources) Found(policy runtime.Object) []metav1.Condition {
+	found := s.found.Load()
+	if found == nil {
+		return nil
+	}
+	return (*found)[policy]
+}
+
+// Again puts the same policies in force anew: what they name may be there by
+// now, or be another.
+func (s *Sources) Again() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.change(s.files, s.api)
 }
 
 // Files takes the policies of files. If they are refused, nothing changes.
@@ -53,8 +77,14 @@ func (s *Sources) API(objects []runtime.Object, digest string) error {
 // force before the files have been read. The caller holds s.mu.
 func (s *Sources) change(files *Snapshot, api fromAPI) error {
 	if files != nil {
-		if err := s.apply(join(files, api)); err != nil {
+		found, err := s.apply(join(files, api))
+		if err != nil {
 			return err
+		}
+		s.found.Store(&found)
+		select {
+		case s.news <- struct{}{}:
+		default: // it has been said
 		}
 	}
 	s.files, s.api = files, api

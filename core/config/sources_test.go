@@ -20,11 +20,11 @@ func objects(names ...string) (all []runtime.Object) {
 func TestSourcesAreJoined(t *testing.T) {
 	var inForce *Snapshot
 	var refusal error
-	s := NewSources(true, func(next *Snapshot) error {
+	s := NewSources(true, func(next *Snapshot) (Findings, error) {
 		if refusal == nil {
 			inForce = next
 		}
-		return refusal
+		return nil, refusal
 	})
 	check := func(step string, partial bool, want ...string) {
 		t.Helper()
@@ -68,7 +68,7 @@ func TestSourcesAreJoined(t *testing.T) {
 
 func TestTheAPIWaitsForFiles(t *testing.T) {
 	var inForce *Snapshot
-	s := NewSources(true, func(next *Snapshot) error { inForce = next; return nil })
+	s := NewSources(true, func(next *Snapshot) (Findings, error) { inForce = next; return nil, nil })
 	if err := s.API(objects("a"), "a"); err != nil || inForce != nil {
 		t.Fatalf("in force without files: %v, %v", inForce, err)
 	}
@@ -82,8 +82,37 @@ func TestTheAPIWaitsForFiles(t *testing.T) {
 
 func TestFilesMayBeAllThereIs(t *testing.T) {
 	var inForce *Snapshot
-	s := NewSources(false, func(next *Snapshot) error { inForce = next; return nil })
+	s := NewSources(false, func(next *Snapshot) (Findings, error) { inForce = next; return nil, nil })
 	if err := s.Files(&Snapshot{Objects: objects("f")}); err != nil || inForce.Partial {
 		t.Errorf("got %+v, %v", inForce, err)
+	}
+}
+
+func TestFindingsAreToldAndLookedForAgain(t *testing.T) {
+	ready := false
+	s := NewSources(false, func(next *Snapshot) (Findings, error) {
+		if ready {
+			return nil, nil
+		}
+		return Findings{next.Objects[0]: {NotInForce("Missing", "there is none")}}, nil
+	})
+	policies := objects("a", "b")
+	if err := s.Files(&Snapshot{Objects: policies}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.News()
+	if got := s.Found(policies[0]); len(got) != 1 || got[0].Type != Programmed || got[0].Message != "there is none" {
+		t.Errorf("got %+v", got)
+	}
+	if got := s.Found(policies[1]); got != nil {
+		t.Errorf("got %+v", got)
+	}
+	ready = true
+	if err := s.Again(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.News()
+	if got := s.Found(policies[0]); got != nil {
+		t.Errorf("got %+v", got)
 	}
 }

@@ -27,16 +27,23 @@ import (
 // DefaultSpread is how long proxies take to report a change.
 const DefaultSpread = 5 * time.Second
 
-// Options says what to follow. All fields but Spread and Log are required.
+// Options says what to follow. All fields but Found, News, Spread and Log are
+// required.
 type Options struct {
 	// Client carries requests under the proxy's own identity.
 	Client dynamic.Interface
-	// Resource is what is followed, cluster-scoped. Its kind is in Scheme.
-	Resource schema.GroupVersionResource
-	Scheme   *runtime.Scheme
-	// Apply puts policies in force, or refuses them. It is called first when it
-	// is known what there is, be it nothing. digest is equal for equal ones.
+	// Resources are what is followed, cluster-scoped. Their kinds are in Scheme.
+	Resources []schema.GroupVersionResource
+	Scheme    *runtime.Scheme
+	// Apply puts policies in force, or refuses them: all that there are, resource
+	// by resource. It is called first when it is known what there is, be it
+	// nothing. digest is equal for equal ones.
 	Apply func(objects []runtime.Object, digest string) error
+	// Found returns conditions of a policy that was handed to Apply, which count
+	// more than that Apply took it. Nil finds none.
+	Found func(policy runtime.Object) []metav1.Condition
+	// News has something when Found may find something else.
+	News <-chan struct{}
 	// By names this proxy where it has something of its own to say.
 	By string
 	// Spread is how long a change may go unreported, see [Controller]; 0 means
@@ -45,9 +52,9 @@ type Options struct {
 	Log    logr.Logger
 }
 
-// Controller follows one kind of policy. Where its custom resource is not
-// installed, or the proxy's identity may not read it, there are no policies;
-// what was known before that stays.
+// Controller follows policies. Where a custom resource is not installed, or the
+// proxy's identity may not read it, there are none of its kind; what was known
+// before that stays.
 //
 // All proxies of a cluster come to the same verdict, so one of them has to write
 // it down. There is no leader, which would cost the API server more than the
@@ -56,19 +63,27 @@ type Options struct {
 type Controller struct {
 	Options
 
-	informer cache.SharedIndexInformer
-	changed  chan struct{} // has room for one
-	due      *time.Timer   // the next report
+	kinds   []*kind
+	changed chan struct{} // has room for one
+	due     *time.Timer   // the next report
 
-	mu          sync.Mutex // guards following
-	unavailable string     // why policies cannot be read
+	mu sync.Mutex // guards what kinds say of it
+
+	// Of the goroutine that runs Start.
+	applied *string // what was put in force last
+	refusal error   // of what is not in force
+	waiting bool    // due is set
+}
+
+// kind is one resource that is followed.
+type kind struct {
+	resource    schema.GroupVersionResource
+	informer    cache.SharedIndexInformer
+	unavailable string // why policies cannot be read; guarded by the controller's mu
 
 	// Of the goroutine that runs Start.
 	policies map[string]*policy
-	applied  *string // what was put in force last
-	refusal  error   // of what is not in force
-	waiting  bool    // due is set
-	silent   bool    // status may not be written
+	silent   bool // status may not be written
 }
 
 // policy is what is known of one object.
@@ -87,19 +102,23 @@ func (c *Controller) Start(ctx context.Context) error {
 	defer c.due.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { c.informer.RunWithContext(ctx) })
-	wg.Go(func() {
-		// A collection may be complete without any event.
-		if cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced) {
-			c.say("")
-		}
-	})
+	for _, k := range c.kinds {
+		wg.Go(func() { k.informer.RunWithContext(ctx) })
+		wg.Go(func() {
+			// A collection may be complete without any event.
+			if cache.WaitForCacheSync(ctx.Done(), k.informer.HasSynced) {
+				c.say(k, "")
+			}
+		})
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.changed:
 			c.sync()
+		case <-c.News:
+			c.plan()
 		case <-c.due.C:
 			c.waiting = false
 			c.report(ctx)
@@ -114,45 +133,56 @@ func (c *Controller) prepare() error {
 	if c.Spread <= 0 {
 		c.Spread = DefaultSpread
 	}
-	c.changed, c.policies = make(chan struct{}, 1), map[string]*policy{}
+	if c.Found == nil {
+		c.Found = func(runtime.Object) []metav1.Condition { return nil }
+	}
+	c.changed = make(chan struct{}, 1)
 	c.due = time.NewTimer(time.Hour)
 	c.due.Stop()
-	c.informer = dynamicinformer.NewFilteredDynamicInformer(c.Client, c.Resource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
-	_, err := c.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { c.say("") },
-		UpdateFunc: func(any, any) { c.say("") },
-		DeleteFunc: func(any) { c.say("") },
-	})
-	if err == nil {
-		err = c.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { c.missed(err) })
-	}
-	if err != nil {
-		return fmt.Errorf("follow %s: %w", c.Resource.GroupResource(), err)
+	for _, r := range c.Resources {
+		k := &kind{resource: r, policies: map[string]*policy{}}
+		k.informer = dynamicinformer.NewFilteredDynamicInformer(c.Client, r, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+		if err := c.listen(k); err != nil {
+			return fmt.Errorf("follow %s: %w", r.GroupResource(), err)
+		}
+		c.kinds = append(c.kinds, k)
 	}
 	return nil
 }
 
+func (c *Controller) listen(k *kind) error {
+	_, err := k.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { c.say(k, "") },
+		UpdateFunc: func(any, any) { c.say(k, "") },
+		DeleteFunc: func(any) { c.say(k, "") },
+	})
+	if err != nil {
+		return err
+	}
+	return k.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { c.missed(k, err) })
+}
+
 // missed takes note of why policies could not be read. That the API server did
 // not answer says nothing about them.
-func (c *Controller) missed(err error) {
+func (c *Controller) missed(k *kind, err error) {
 	switch {
 	case apierrors.IsNotFound(err):
-		c.say("their CustomResourceDefinition is not installed")
+		c.say(k, "their CustomResourceDefinition is not installed")
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		c.say("the proxy's identity may not list and watch them")
+		c.say(k, "the proxy's identity may not list and watch them")
 	default:
-		c.Log.V(1).Info("policies of the API are not followed for now", "resource", c.Resource.Resource, "reason", err.Error())
+		c.Log.V(1).Info("policies of the API are not followed for now", "resource", k.resource.Resource, "reason", err.Error())
 	}
 }
 
 // say wakes the controller. Each reason not to have policies is logged once.
-func (c *Controller) say(unavailable string) {
+func (c *Controller) say(k *kind, unavailable string) {
 	c.mu.Lock()
-	news := unavailable != c.unavailable
-	c.unavailable = unavailable
+	news := unavailable != k.unavailable
+	k.unavailable = unavailable
 	c.mu.Unlock()
 	if news && unavailable != "" {
-		c.Log.Info("Policies are not read from the API", "resource", c.Resource.GroupResource().String(), "reason", unavailable)
+		c.Log.Info("Policies are not read from the API", "resource", k.resource.GroupResource().String(), "reason", unavailable)
 	}
 	select {
 	case c.changed <- struct{}{}:
@@ -160,16 +190,17 @@ func (c *Controller) say(unavailable string) {
 	}
 }
 
+// isKnown reports whether it is known of every kind what there is.
 func (c *Controller) isKnown() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.unavailable != "" || c.informer.HasSynced()
+	return !slices.ContainsFunc(c.kinds, func(k *kind) bool { return k.unavailable == "" && !k.informer.HasSynced() })
 }
 
 // objects are what the API has, by name.
-func (c *Controller) objects() map[string]*unstructured.Unstructured {
+func (k *kind) objects() map[string]*unstructured.Unstructured {
 	all := map[string]*unstructured.Unstructured{}
-	for _, o := range c.informer.GetStore().List() {
+	for _, o := range k.informer.GetStore().List() {
 		u := o.(*unstructured.Unstructured)
 		all[u.GetName()] = u
 	}
@@ -181,34 +212,36 @@ func (c *Controller) sync() {
 	if !c.isKnown() {
 		return
 	}
-	objects := c.objects()
-	for name := range c.policies {
-		if objects[name] == nil {
-			delete(c.policies, name)
+	for _, k := range c.kinds {
+		objects := k.objects()
+		for name := range k.policies {
+			if objects[name] == nil {
+				delete(k.policies, name)
+			}
 		}
-	}
-	for name, u := range objects {
-		c.read(name, u)
+		for name, u := range objects {
+			c.read(k, name, u)
+		}
 	}
 	c.apply()
 	c.plan()
 }
 
 // read decodes u, unless that has been done.
-func (c *Controller) read(name string, u *unstructured.Unstructured) {
-	p := c.policies[name]
+func (c *Controller) read(k *kind, name string, u *unstructured.Unstructured) {
+	p := k.policies[name]
 	if p == nil {
 		p = &policy{}
-		c.policies[name] = p
+		k.policies[name] = p
 	}
-	identity := fmt.Sprintf("%s %s %d", name, u.GetUID(), u.GetGeneration())
+	identity := fmt.Sprintf("%s %s %s %d", k.resource.Resource, name, u.GetUID(), u.GetGeneration())
 	if p.generation == u.GetGeneration() && (p.err != nil || p.identity == identity) {
 		return
 	}
 	p.generation = u.GetGeneration()
 	good, err := c.decode(u)
 	if p.err = err; err != nil {
-		c.Log.Error(err, "Policy refused; what it said before stays in force", "resource", c.Resource.Resource, "name", name)
+		c.Log.Error(err, "Policy refused; what it said before stays in force", "resource", k.resource.Resource, "name", name)
 		return
 	}
 	p.good, p.identity = good, identity
@@ -235,33 +268,38 @@ func (c *Controller) decode(u *unstructured.Unstructured) (runtime.Object, error
 
 // apply puts the good policies in force, in the order of their names.
 func (c *Controller) apply() {
-	var good []*policy
-	for _, p := range c.policies {
-		if p.good != nil {
-			good = append(good, p)
-		}
-	}
-	slices.SortFunc(good, func(a, b *policy) int { return strings.Compare(a.identity, b.identity) })
 	var objects []runtime.Object
 	var digest strings.Builder
-	for _, p := range good {
-		objects = append(objects, p.good)
-		digest.WriteString(p.identity + "\n")
+	for _, k := range c.kinds {
+		for _, p := range k.good() {
+			objects = append(objects, p.good)
+			digest.WriteString(p.identity + "\n")
+		}
 	}
 	state := digest.String()
 	if c.applied != nil && *c.applied == state {
 		return
 	}
 	if c.refusal = c.Apply(objects, state); c.refusal != nil {
-		c.Log.Error(c.refusal, "Policies refused; the ones before stay in force", "resource", c.Resource.Resource)
+		c.Log.Error(c.refusal, "Policies refused; the ones before stay in force")
 		return
 	}
 	c.applied = &state
 }
 
+func (k *kind) good() (all []*policy) {
+	for _, p := range k.policies {
+		if p.good != nil {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b *policy) int { return strings.Compare(a.identity, b.identity) })
+	return all
+}
+
 // plan sets the time of the next report, if there is something to report.
 func (c *Controller) plan() {
-	if c.waiting || c.silent || len(c.unreported()) == 0 {
+	if c.waiting || !slices.ContainsFunc(c.kinds, func(k *kind) bool { return len(c.unreported(k)) > 0 }) {
 		return
 	}
 	c.waiting = true

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/test/controlplane"
 )
@@ -128,7 +129,7 @@ func follow(t *testing.T, c dynamic.Interface, by string, log logr.Logger) *poli
 		t.Fatal(err)
 	}
 	controller := &Controller{Options: Options{
-		Client: c, Resource: resource, Scheme: scheme, By: by, Spread: 100 * time.Millisecond, Log: log, Apply: p.apply,
+		Client: c, Resources: []schema.GroupVersionResource{resource}, Scheme: scheme, By: by, Spread: 100 * time.Millisecond, Log: log, Apply: p.apply,
 	}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -216,12 +217,12 @@ func TestPoliciesAreFollowedAndReportedOn(t *testing.T) {
 	put(t, c, asking("a", "Refuse"))
 	p.next("a Refuse", "b Keep")
 	for _, name := range []string{"a", "b"} {
-		condition(t, c, name, Accepted, metav1.ConditionTrue)
-		condition(t, c, name, Programmed, metav1.ConditionTrue)
+		condition(t, c, name, config.Accepted, metav1.ConditionTrue)
+		condition(t, c, name, config.Programmed, metav1.ConditionTrue)
 	}
 	put(t, c, asking("b", "Refuse"))
 	p.next("a Refuse", "b Refuse")
-	condition(t, c, "b", Accepted, metav1.ConditionTrue)
+	condition(t, c, "b", config.Accepted, metav1.ConditionTrue)
 	if err := c.Resource(resource).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func TestWithoutDefinitionThereAreNoneUntilThereIs(t *testing.T) {
 			t.Fatal("the definition was not noticed")
 		}
 	}
-	condition(t, c, "a", Programmed, metav1.ConditionTrue)
+	condition(t, c, "a", config.Programmed, metav1.ConditionTrue)
 	if len(said) > 0 {
 		t.Errorf("logged more than once: %s", <-said)
 	}
@@ -274,14 +275,14 @@ func TestBadPolicyLeavesWhatItSaidBefore(t *testing.T) {
 	put(t, c, asking("a", "Refuse"))
 	p.next("a Refuse")
 	put(t, c, asking("a", "Sometimes"))
-	if got := condition(t, c, "a", Accepted, metav1.ConditionFalse); !strings.Contains(got.Message, "spec.memory") || !strings.Contains(got.Message, "(n1)") {
+	if got := condition(t, c, "a", config.Accepted, metav1.ConditionFalse); !strings.Contains(got.Message, "spec.memory") || !strings.Contains(got.Message, "(n1)") {
 		t.Errorf("the field is not named: %+v", got)
 	}
 	put(t, c, asking("b", "Keep"))
 	p.next("a Refuse", "b Keep") // a as it was
 	put(t, c, asking("a", "Keep"))
 	p.next("a Keep", "b Keep")
-	condition(t, c, "a", Accepted, metav1.ConditionTrue)
+	condition(t, c, "a", config.Accepted, metav1.ConditionTrue)
 }
 
 func TestRefusedPoliciesAreReported(t *testing.T) {
@@ -292,10 +293,10 @@ func TestRefusedPoliciesAreReported(t *testing.T) {
 	why := "no room"
 	p.refuse.Store(&why)
 	put(t, c, asking("a", "Keep"))
-	if got := condition(t, c, "a", Programmed, metav1.ConditionFalse); got.Message != "no room (n1)" {
+	if got := condition(t, c, "a", config.Programmed, metav1.ConditionFalse); got.Message != "no room (n1)" {
 		t.Errorf("got %+v", got)
 	}
-	condition(t, c, "a", Accepted, metav1.ConditionTrue)
+	condition(t, c, "a", config.Accepted, metav1.ConditionTrue)
 }
 
 // counted counts the writes that were made.
@@ -325,7 +326,7 @@ func TestOneOfManyProxiesReports(t *testing.T) {
 	const changes = 6
 	for n := range changes {
 		put(t, c, asking("a", []string{"Keep", "Refuse"}[n%2]))
-		condition(t, c, "a", Programmed, metav1.ConditionTrue)
+		condition(t, c, "a", config.Programmed, metav1.ConditionTrue)
 	}
 	if n := made.Load(); n > changes {
 		t.Errorf("%d writes of %d changes", n, changes)
@@ -335,7 +336,7 @@ func TestOneOfManyProxiesReports(t *testing.T) {
 func TestOnlyNewsIsWritten(t *testing.T) {
 	c := &Controller{Options: Options{By: "n1"}}
 	say := func(status metav1.ConditionStatus, generation int64, by string) metav1.Condition {
-		return metav1.Condition{Type: Accepted, Status: status, ObservedGeneration: generation, Message: "(" + by + ")"}
+		return metav1.Condition{Type: config.Accepted, Status: status, ObservedGeneration: generation, Message: "(" + by + ")"}
 	}
 	const yes, no = metav1.ConditionTrue, metav1.ConditionFalse
 	for name, tt := range map[string]struct {
@@ -348,7 +349,7 @@ func TestOnlyNewsIsWritten(t *testing.T) {
 		"newer":                   {say(no, 3, "n2"), say(yes, 2, "n1"), false},
 		"refusal-over-acceptance": {say(yes, 1, "n2"), say(no, 1, "n1"), true},
 		"acceptance-over-refusal": {say(no, 1, "some (n2)"), say(yes, 1, "n1"), false},
-		"own-refusal-taken-back":  {metav1.Condition{Type: Accepted, Status: no, ObservedGeneration: 1, Message: "bad (n1)"}, say(yes, 1, "n1"), true},
+		"own-refusal-taken-back":  {metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "bad (n1)"}, say(yes, 1, "n1"), true},
 	} {
 		if got := c.isNews([]metav1.Condition{tt.is}, tt.want); got != tt.news {
 			t.Errorf("%s: %v", name, got)

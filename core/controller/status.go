@@ -11,14 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-)
 
-// Conditions of policies.
-const (
-	// Accepted says whether proxies understood the policy.
-	Accepted = "Accepted"
-	// Programmed says whether a proxy has put it in force.
-	Programmed = "Programmed"
+	"github.com/portico-proxy/portico/core/config"
 )
 
 // Reasons of conditions.
@@ -29,11 +23,15 @@ const (
 	ReasonRefused    = "Refused"
 )
 
-// unreported are the objects whose status does not say what it should.
-func (c *Controller) unreported() []*unstructured.Unstructured {
+// unreported are the objects whose status does not say what it should, unless
+// this proxy may not write it.
+func (c *Controller) unreported(k *kind) []*unstructured.Unstructured {
+	if k.silent {
+		return nil
+	}
 	var all []*unstructured.Unstructured
-	for name, u := range c.objects() {
-		p := c.policies[name]
+	for name, u := range k.objects() {
+		p := k.policies[name]
 		if p == nil || p.generation != u.GetGeneration() {
 			continue // it is read before it is judged
 		}
@@ -47,25 +45,40 @@ func (c *Controller) unreported() []*unstructured.Unstructured {
 
 // verdict is what this proxy has to say of p.
 func (c *Controller) verdict(p *policy) []metav1.Condition {
-	accepted := metav1.Condition{Type: Accepted, Status: metav1.ConditionTrue, Reason: ReasonAccepted, Message: "Proxies understand it.", ObservedGeneration: p.generation}
-	programmed := metav1.Condition{Type: Programmed, Status: metav1.ConditionTrue, Reason: ReasonProgrammed, Message: "It is in force; other proxies follow as soon as they hear of it.", ObservedGeneration: p.generation}
+	accepted := metav1.Condition{Type: config.Accepted, Status: metav1.ConditionTrue, Reason: ReasonAccepted, Message: "Proxies understand it."}
+	programmed := metav1.Condition{Type: config.Programmed, Status: metav1.ConditionTrue, Reason: ReasonProgrammed, Message: "It is in force; other proxies follow as soon as they hear of it."}
+	verdict := []metav1.Condition{accepted, programmed}
 	switch {
 	case p.err != nil:
-		c.refuse(&accepted, ReasonInvalid, p.err.Error())
-		c.refuse(&programmed, ReasonInvalid, "What the policy said before, if it did, stays in force.")
+		refuse(&verdict[0], ReasonInvalid, p.err.Error())
+		refuse(&verdict[1], ReasonInvalid, "What the policy said before, if it did, stays in force.")
 	case c.refusal != nil:
-		c.refuse(&programmed, ReasonRefused, c.refusal.Error())
+		refuse(&verdict[1], ReasonRefused, c.refusal.Error())
+	default:
+		for _, found := range c.Found(p.good) {
+			meta.SetStatusCondition(&verdict, found)
+		}
 	}
-	return []metav1.Condition{accepted, programmed}
+	for i := range verdict {
+		c.sign(&verdict[i], p.generation)
+	}
+	return verdict
 }
 
 // maxMessage is what a condition's message may have in bytes.
 const maxMessage = 32768
 
-func (c *Controller) refuse(to *metav1.Condition, reason, message string) {
-	to.Status, to.Reason = metav1.ConditionFalse, reason
-	end := c.signature()
-	to.Message = strings.ToValidUTF8(message[:min(len(message), maxMessage-len(end))], "") + end
+func refuse(to *metav1.Condition, reason, message string) {
+	to.Status, to.Reason, to.Message = metav1.ConditionFalse, reason, message
+}
+
+// sign makes a condition one of this proxy, about a generation.
+func (c *Controller) sign(to *metav1.Condition, generation int64) {
+	to.ObservedGeneration, to.LastTransitionTime = generation, metav1.Time{}
+	if to.Status == metav1.ConditionFalse {
+		end := c.signature()
+		to.Message = strings.ToValidUTF8(to.Message[:min(len(to.Message), maxMessage-len(end))], "") + end
+	}
 }
 
 // signature tells refusals of this proxy from those of others.
@@ -87,28 +100,35 @@ func (c *Controller) isNews(conditions []metav1.Condition, want metav1.Condition
 
 // report writes what nobody has written by now.
 func (c *Controller) report(ctx context.Context) {
-	for _, u := range c.unreported() {
-		err := c.write(ctx, u)
-		switch {
-		case err == nil, ctx.Err() != nil, apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			// Somebody else was faster: there is an event on its way.
-		case apierrors.IsForbidden(err):
-			c.silent = true
-			c.Log.Info("Status of policies is not written", "resource", c.Resource.GroupResource().String(), "reason", "the proxy's identity may not update it")
-			return
-		default:
-			c.Log.V(1).Info("status of a policy was not written", "name", u.GetName(), "reason", err.Error())
-			c.waiting = true
-			c.due.Reset(c.Spread)
+	for _, k := range c.kinds {
+		for _, u := range c.unreported(k) {
+			c.handle(ctx, k, u, c.write(ctx, k, u))
 		}
 	}
 }
 
+// handle decides what becomes of a status that was written, or was not.
+func (c *Controller) handle(ctx context.Context, k *kind, u *unstructured.Unstructured, err error) {
+	switch {
+	case err == nil, ctx.Err() != nil, apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		// Somebody else was faster: there is an event on its way.
+	case apierrors.IsForbidden(err):
+		if !k.silent {
+			c.Log.Info("Status of policies is not written", "resource", k.resource.GroupResource().String(), "reason", "the proxy's identity may not update it")
+		}
+		k.silent = true
+	default:
+		c.Log.V(1).Info("status of a policy was not written", "name", u.GetName(), "reason", err.Error())
+		c.waiting = true
+		c.due.Reset(c.Spread)
+	}
+}
+
 // write puts the verdict on u into its status.
-func (c *Controller) write(ctx context.Context, u *unstructured.Unstructured) error {
+func (c *Controller) write(ctx context.Context, k *kind, u *unstructured.Unstructured) error {
 	u = u.DeepCopy()
 	conditions := conditionsOf(u)
-	for _, want := range c.verdict(c.policies[u.GetName()]) {
+	for _, want := range c.verdict(k.policies[u.GetName()]) {
 		if c.isNews(conditions, want) {
 			meta.SetStatusCondition(&conditions, want)
 		}
@@ -124,7 +144,7 @@ func (c *Controller) write(ctx context.Context, u *unstructured.Unstructured) er
 	if err := unstructured.SetNestedSlice(u.Object, raw, "status", "conditions"); err != nil {
 		return fmt.Errorf("write conditions: %w", err)
 	}
-	_, err := c.Client.Resource(c.Resource).UpdateStatus(ctx, u, metav1.UpdateOptions{FieldManager: "portico"})
+	_, err := c.Client.Resource(k.resource).UpdateStatus(ctx, u, metav1.UpdateOptions{FieldManager: "portico"})
 	return err
 }
 

@@ -32,6 +32,7 @@ type Metrics struct {
 
 	upstream         *prometheus.CounterVec
 	upstreamDuration *prometheus.HistogramVec
+	filters          *prometheus.HistogramVec
 
 	byLabels   *seriesCache
 	byUpstream *upstreamCache
@@ -67,6 +68,10 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: metricUpstreamDuration, Help: "Time from sending a request to the API server until the header of its response in seconds.",
 			Buckets: durationBuckets,
 		}, []string{labelAddress}),
+		filters: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: metricFilterDuration, Help: "Time that a FilterBinding's filter took for one decision in seconds, by what it decided (pass, deny, error).",
+			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12),
+		}, []string{labelFilter, labelPhase, labelMode, labelDecision}),
 	}
 	m.byLabels = &seriesCache{open: m.open, series: map[seriesKey]*series{}, known: map[resourceKey]bool{}}
 	m.byUpstream = &upstreamCache{open: m.openUpstream, series: map[upstreamKey]upstreamSeries{}}
@@ -95,7 +100,7 @@ func unregister(r prometheus.Registerer, collectors []prometheus.Collector) {
 func with(more ...string) []string { return append(append([]string{}, requestLabels...), more...) }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.sizes, m.aborts, m.longRunning, m.inFlight, m.upstream, m.upstreamDuration}
+	return []prometheus.Collector{m.requests, m.duration, m.sizes, m.aborts, m.longRunning, m.inFlight, m.upstream, m.upstreamDuration, m.filters}
 }
 
 // An Answer says how a request ended.
@@ -158,4 +163,18 @@ func (m *Metrics) InFlight(info *request.RequestInfo) prometheus.Gauge {
 // begun with code.
 func (m *Metrics) Streams(r *http.Request, info *request.RequestInfo, code int) prometheus.Gauge {
 	return m.byLabels.get(keyOf(r, info, code)).longRunning
+}
+
+// A Decision is what the filter of a FilterBinding decided.
+type Decision struct {
+	Filter   string // the binding's name
+	Phase    string
+	Mode     string
+	Decision string // pass, deny or error
+	Took     time.Duration
+}
+
+// Decided counts one decision of a filter.
+func (m *Metrics) Decided(d Decision) {
+	m.filters.WithLabelValues(d.Filter, d.Phase, d.Mode, d.Decision).Observe(d.Took.Seconds())
 }

@@ -107,6 +107,11 @@ const (
 	metricTerminated        = "portico_terminated_watchers_total"
 )
 
+// Metrics of filters that run plugins. A filter is named by its FilterBinding.
+const (
+	metricFilterDuration = "portico_filter_duration_seconds"
+)
+
 // Why a read is not answered from memory.
 const (
 	PassedUnsupported = "unsupported" // memory does not know what is asked, or not in this form
@@ -163,4 +168,8 @@ const (
 	labelReason      = "reason"
 	labelProof       = "proof"
 	labelPurpose     = "purpose"
+	labelFilter      = "filter"
+	labelPhase       = "phase"
+	labelMode        = "mode"
+	labelDecision    = "decision"
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -116,6 +117,7 @@ type Module struct {
 	broken chan struct{} // one for each instance to be replaced
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	users  atomic.Int32 // see hold
 }
 
 // Load compiles a module and starts its instances. It takes seconds for large
@@ -204,6 +206,15 @@ func (m *Module) replace(life context.Context) {
 			case <-time.After(time.Second):
 			}
 		}
+	}
+}
+
+// hold keeps the module open until release is called as often.
+func (m *Module) hold() { m.users.Add(1) }
+
+func (m *Module) release(ctx context.Context) {
+	if m.users.Add(-1) == 0 {
+		m.Close(ctx)
 	}
 }
 

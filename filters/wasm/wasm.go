@@ -2,44 +2,109 @@ package wasm
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
-// A Binding is a module and when it runs.
-type Binding struct {
-	Name   string
-	Spec   v1alpha1.FilterBindingSpec
-	Module *Module
+// A binding is a module and when it runs.
+type binding struct {
+	name   string
+	spec   *v1alpha1.FilterBindingSpec
+	module *Module // nil if it could not be had
+	err    error   // why it could not
 }
 
-func (b *Binding) audits() bool  { return b.Spec.Mode == v1alpha1.ModeAudit }
-func (b *Binding) ignores() bool { return b.Spec.FailurePolicy == v1alpha1.FailurePolicyIgnore }
+func (b *binding) audits() bool  { return b.spec.Mode == v1alpha1.ModeAudit }
+func (b *binding) ignores() bool { return b.spec.FailurePolicy == v1alpha1.FailurePolicyIgnore }
+
+// An Observer is told what a binding decided, and how long that took.
+type Observer func(binding *v1alpha1.FilterBindingSpec, name, decision string, took time.Duration)
 
 // Filter runs the modules that are bound to a request. It fails closed.
 type Filter struct {
 	log      logr.Logger
-	bindings []*Binding // in their order
+	observe  Observer
+	bindings []*binding // in their order
+
+	mu      sync.Mutex // guards following
+	users   int        // requests that are being judged
+	retired bool
+	next    *Filter // what judges once this one is retired; nil when the proxy ends
 }
 
-// New returns the filter of these bindings, whose modules it does not own.
-func New(bindings []*Binding, log logr.Logger) *Filter {
-	bindings = slices.SortedFunc(slices.Values(bindings), func(a, b *Binding) int {
-		return cmp.Or(cmp.Compare(b.Spec.Priority, a.Spec.Priority), cmp.Compare(a.Name, b.Name))
-	})
-	return &Filter{log: log, bindings: bindings}
+// newFilter holds its bindings' modules until it is retired and nobody uses it.
+func newFilter(bindings []*binding, observe Observer, log logr.Logger) *Filter {
+	for _, b := range bindings {
+		if b.module != nil {
+			b.module.hold()
+		}
+	}
+	return &Filter{log: log, observe: observe, bindings: bindings}
 }
+
+// retire makes next judge all requests that come from now on.
+func (f *Filter) retire(ctx context.Context, next *Filter) {
+	f.mu.Lock()
+	f.retired, f.next = true, next
+	idle := f.users == 0
+	f.mu.Unlock()
+	if idle {
+		f.free(ctx)
+	}
+}
+
+func (f *Filter) free(ctx context.Context) {
+	for _, b := range f.bindings {
+		if b.module != nil {
+			b.module.release(ctx)
+		}
+	}
+}
+
+// enter returns the filter that judges now, which is f or came after it. Whoever
+// enters it leaves it. A request that began with an older chain is so judged
+// by the newest policies, and an old module can be closed.
+func (f *Filter) enter() (*Filter, error) {
+	for f != nil {
+		f.mu.Lock()
+		next := f.next
+		if !f.retired {
+			f.users++
+			f.mu.Unlock()
+			return f, nil
+		}
+		f.mu.Unlock()
+		f = next
+	}
+	return nil, unavailable("the proxy is shutting down")
+}
+
+func (f *Filter) leave(ctx context.Context) {
+	f.mu.Lock()
+	f.users--
+	last := f.retired && f.users == 0
+	f.mu.Unlock()
+	if last {
+		f.free(context.WithoutCancel(ctx))
+	}
+}
+
+// Binds reports whether there is anything to do for any request.
+func (f *Filter) Binds() bool { return len(f.bindings) > 0 }
 
 // Name is "wasm".
 func (f *Filter) Name() string { return "wasm" }
@@ -48,59 +113,78 @@ func (f *Filter) Name() string { return "wasm" }
 // known.
 func (f *Filter) Needs(r *http.Request) bool {
 	info, ok := request.RequestInfoFrom(r.Context())
-	return ok && slices.ContainsFunc(f.bindings, func(b *Binding) bool { return concerns(&b.Spec.Match, info, r.UserAgent()) })
+	return ok && slices.ContainsFunc(f.bindings, func(b *binding) bool { return config.Concerns(&b.spec.Match, info, r.UserAgent()) })
 }
 
 // ServeHTTP asks each module that is bound to r, in order.
 func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
-	info, ok := request.RequestInfoFrom(r.Context())
-	if !ok || !f.Needs(r) {
+	if !f.Needs(r) {
 		return next.ServeHTTP(w, r)
 	}
-	caller, err := callerOf(r)
+	info, _ := request.RequestInfoFrom(r.Context())
+	caller, err := config.CallerOf(r)
 	if err != nil {
 		return err
 	}
+	began := time.Now()
+	facts := Facts{User: caller, Info: info, Request: r}
+	r, asked, err := f.ask(w, facts)
+	if len(asked) == 0 {
+		if err != nil {
+			return err
+		}
+		return next.ServeHTTP(w, r)
+	}
+	return f.follow(w, r, asked, ended{facts, began, next, err})
+}
+
+// ask has each module judge, and returns the request as it shall go on and the
+// names of those bindings whose modules want to know how it ends.
+func (f *Filter) ask(w http.ResponseWriter, facts Facts) (_ *http.Request, ending []string, err error) {
+	f, err = f.enter()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.leave(facts.Request.Context())
 	for _, b := range f.bindings {
-		if !concerns(&b.Spec.Match, info, r.UserAgent()) || !sentBy(&b.Spec.Match, caller) {
+		if !config.Concerns(&b.spec.Match, facts.Info, facts.Request.UserAgent()) || !config.SentBy(&b.spec.Match, facts.User) {
 			continue
 		}
-		facts := Facts{User: caller, Info: info, Request: r}
+		if b.module != nil && b.module.onEnd {
+			ending = append(ending, b.name)
+		}
 		if err := f.judge(w, b, facts); err != nil {
-			return err
+			return nil, ending, err
 		}
-		if r, err = f.judgeObject(w, b, facts); err != nil {
-			return err
+		if facts.Request, err = f.judgeObject(w, b, facts); err != nil {
+			return nil, ending, err
 		}
 	}
-	return next.ServeHTTP(w, r)
+	return facts.Request, ending, nil
 }
 
-// callerOf returns who sent r. A credential that nobody could review must not
-// lead past what is bound to its owner.
-func callerOf(r *http.Request) (user.Info, error) {
-	if caller, ok := request.UserFrom(r.Context()); ok {
-		return caller, nil
+func (f *Filter) judge(w http.ResponseWriter, b *binding, facts Facts) error {
+	began := time.Now()
+	if b.module == nil {
+		return f.failed(b, b.err, began)
 	}
-	if r.Header.Get("Authorization") != "" || r.Header.Get("Sec-Websocket-Protocol") != "" {
-		return nil, apierrors.NewUnauthorized("Unauthorized")
-	}
-	return &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}, nil
-}
-
-func (f *Filter) judge(w http.ResponseWriter, b *Binding, facts Facts) error {
-	v, err := b.Module.Request(facts.Request.Context(), facts)
+	v, err := b.module.Request(facts.Request.Context(), facts)
 	if err != nil {
-		return f.failed(b, err)
+		return f.failed(b, err, began)
 	}
-	return f.decide(w, b, v)
+	return f.decide(w, b, v, began)
 }
 
 // decide does what a module says, or only tells of it.
-func (f *Filter) decide(w http.ResponseWriter, b *Binding, v Verdict) error {
+func (f *Filter) decide(w http.ResponseWriter, b *binding, v Verdict, began time.Time) error {
+	decision := decisionPass
+	if v.Denial != nil {
+		decision = decisionDeny
+	}
+	f.observe(b.spec, b.name, decision, time.Since(began))
 	if b.audits() {
 		if v.Denial != nil {
-			f.log.Info("would refuse", "binding", b.Name, "code", v.Denial.Code, "reason", v.Denial.Message)
+			f.log.Info("would refuse", "binding", b.name, "code", v.Denial.Code, "reason", v.Denial.Message)
 		}
 		return nil
 	}
@@ -112,25 +196,45 @@ func (f *Filter) decide(w http.ResponseWriter, b *Binding, v Verdict) error {
 	if v.Denial == nil {
 		return nil
 	}
-	return v.Denial.status(b.Name)
+	return v.Denial.status(b.name)
 }
 
+// What was decided, as metrics name it.
+const (
+	decisionPass  = "pass"
+	decisionDeny  = "deny"
+	decisionError = "error"
+)
+
 // failed is what becomes of a request whose module failed.
-func (f *Filter) failed(b *Binding, err error) error {
+func (f *Filter) failed(b *binding, err error, began time.Time) error {
+	f.observe(b.spec, b.name, decisionError, time.Since(began))
 	if b.audits() || b.ignores() {
-		f.log.Error(err, "filter failed; the request passes", "binding", b.Name)
+		f.log.Error(err, "filter failed; the request passes", "binding", b.name)
 		return nil
 	}
+	message := "filter " + b.name + ": " + err.Error()
+	if b.module == nil || err == errBusy { //nolint:errorlint // it is never wrapped
+		return unavailable(message)
+	}
+	f.log.Error(err, "filter failed; the request is refused", "binding", b.name)
 	status := apierrors.NewInternalError(err)
-	status.ErrStatus.Message = "filter " + b.Name + ": " + err.Error()
+	status.ErrStatus.Message = message
 	return status
+}
+
+// unavailable is a refusal that clients try again after a second.
+func unavailable(message string) error {
+	err := apierrors.NewServiceUnavailable(message)
+	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return err
 }
 
 // judgeObject asks about the object that a request carries, if it carries one,
 // and returns the request as it shall go on.
-func (f *Filter) judgeObject(w http.ResponseWriter, b *Binding, facts Facts) (*http.Request, error) {
+func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts) (*http.Request, error) {
 	r := facts.Request
-	if !b.Module.onObject || !carriesObject(r, facts.Info) {
+	if b.module == nil || !b.module.onObject || !carriesObject(r, facts.Info) {
 		return r, nil
 	}
 	raw, object, err := readObject(r)
@@ -138,14 +242,15 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *Binding, facts Facts) (*h
 		return nil, err
 	}
 	r = withBody(r, raw)
-	v, err := b.Module.Object(r.Context(), facts, Pair{Current: object})
+	began := time.Now()
+	v, err := b.module.Object(r.Context(), facts, Pair{Current: object})
 	if err != nil {
-		return r, f.failed(b, err)
+		return r, f.failed(b, err, began)
 	}
 	if v.Dropped && v.Denial == nil {
 		v.Denial = &Denial{Code: http.StatusForbidden, Message: "refused by a policy"}
 	}
-	if err := f.decide(w, b, Verdict{Denial: v.Denial, Warnings: v.Warnings}); err != nil {
+	if err := f.decide(w, b, Verdict{Denial: v.Denial, Warnings: v.Warnings}, began); err != nil {
 		return nil, err
 	}
 	if v.Patched != nil && !b.audits() {

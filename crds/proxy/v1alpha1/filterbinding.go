@@ -13,12 +13,16 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Programmed")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type FilterBinding struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   FilterBindingSpec   `json:"spec"`
+	// Spec says what is asked for.
+	Spec FilterBindingSpec `json:"spec"`
+	// Status says what has become of it. Proxies write it.
 	Status FilterBindingStatus `json:"status,omitempty"`
 }
 
@@ -38,14 +42,14 @@ type FilterBindingSpec struct {
 	FilterRef FilterRef `json:"filterRef"`
 
 	// Phase is when it runs. Restrict is before anything else is done for the
-	// request.
+	// request: it may be refused, or the object that it carries changed.
 	//
 	// +optional
 	// +kubebuilder:default=Restrict
 	Phase FilterPhase `json:"phase,omitempty"`
 
-	// Priority orders the filters of a phase: the highest runs first, and of
-	// equals the one whose binding's name comes first.
+	// Priority orders the filters of one kind in a phase: the highest runs first,
+	// and of equals the one whose binding's name comes first.
 	//
 	// +optional
 	Priority int32 `json:"priority,omitempty"`
@@ -185,7 +189,7 @@ type MatchedResource struct {
 // FilterBindingStatus is how a FilterBinding fares.
 type FilterBindingStatus struct {
 	// Conditions say how the binding fares. Accepted says whether proxies
-	// understood it.
+	// understood it, and Programmed whether it is in force and its filter runs.
 	//
 	// +optional
 	// +listType=map

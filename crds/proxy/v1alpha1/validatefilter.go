@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"regexp"
 	"strings"
@@ -45,15 +46,21 @@ func within(at *field.Path, got, most int32) field.ErrorList {
 	return field.ErrorList{field.Invalid(at, got, "is out of bounds")}
 }
 
+// InlineCode is the module that is inline, if one is.
+func (s *WasmSource) InlineCode() ([]byte, error) { return base64.StdEncoding.DecodeString(s.Inline) }
+
 func (s *WasmSource) validate(at *field.Path) (all field.ErrorList) {
 	set := 0
-	for _, is := range []bool{s.File != "", s.URL != "", s.OCI != "", s.ConfigMap != nil, len(s.Inline) > 0} {
+	for _, is := range []bool{s.File != "", s.URL != "", s.OCI != "", s.ConfigMap != nil, s.Inline != ""} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
 		all = append(all, field.Required(at, "set exactly one of file, url, oci, configMap and inline"))
+	}
+	if _, err := s.InlineCode(); err != nil {
+		all = append(all, field.Invalid(at.Child("inline"), "", "is no base64"))
 	}
 	if s.URL != "" && !strings.HasPrefix(s.URL, "https://") {
 		all = append(all, field.Invalid(at.Child("url"), s.URL, "must begin with https://"))

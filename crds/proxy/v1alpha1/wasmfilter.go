@@ -12,12 +12,17 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,path=wasmfilters,singular=wasmfilter,shortName=wf
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Compiled",type=string,JSONPath=`.status.conditions[?(@.type=="Compiled")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Compiled")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type WasmFilter struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   WasmFilterSpec   `json:"spec"`
+	// Spec says what is asked for.
+	Spec WasmFilterSpec `json:"spec"`
+	// Status says what has become of it. Proxies write it.
 	Status WasmFilterStatus `json:"status,omitempty"`
 }
 
@@ -62,7 +67,7 @@ type WasmFilterSpec struct {
 // +kubebuilder:validation:XValidation:rule="[has(self.file), has(self.url), has(self.oci), has(self.configMap), has(self.inline)].filter(set, set).size() == 1",message="set exactly one of file, url, oci, configMap and inline"
 // +kubebuilder:validation:XValidation:rule="has(self.sha256) || (!has(self.url) && !has(self.configMap))",message="a module from a url or a configMap needs its sha256"
 type WasmSource struct {
-	// File is a path on the proxy's machine, read when the policies are. With a
+	// File is a path on the proxy's machine, read again when it changes. With a
 	// sha256, no other file will do.
 	//
 	// +optional
@@ -90,12 +95,12 @@ type WasmSource struct {
 	// +optional
 	ConfigMap *WasmConfigMap `json:"configMap,omitempty"`
 
-	// Inline is the module itself.
+	// Inline is the module itself, in base64.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=1000000
-	Inline []byte `json:"inline,omitempty"`
+	// +kubebuilder:validation:MaxLength=1300000
+	Inline string `json:"inline,omitempty"`
 
 	// SHA256 is the digest that the module must have, as sha256sum prints it.
 	//
@@ -155,16 +160,20 @@ type WasmLimits struct {
 	// +kubebuilder:validation:Maximum=64
 	Instances int32 `json:"instances,omitempty"`
 
-	// WallClock is how long one call into the module may take; 20ms by default.
+	// WallClock is how long one call into the module may take; 20ms by default,
+	// and at most 10s.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('10s')",message="must be more than 0 and at most 10s"
 	WallClock *metav1.Duration `json:"wallClock,omitempty"`
 }
 
 // WasmFilterStatus is how a WasmFilter fares.
 type WasmFilterStatus struct {
 	// Conditions say how the filter fares. Accepted says whether proxies
-	// understood it.
+	// understood it, Compiled whether the module could be had and compiled, and
+	// Programmed whether it is in force. One proxy writes for all of them, and
+	// a refusal names the proxy that refuses.
 	//
 	// +optional
 	// +listType=map

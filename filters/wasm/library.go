@@ -1,0 +1,237 @@
+package wasm
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/plugins/abi"
+)
+
+// Defaults of a WasmFilter's limits.
+const (
+	defaultMemoryMiB = 16
+	defaultInstances = 2
+	defaultWallClock = 20 * time.Millisecond
+)
+
+// Options says what modules are made of.
+type Options struct {
+	// CacheDir keeps what was fetched and what was compiled; without one, both
+	// are lost with the process.
+	CacheDir string
+	Sources  Sources
+	Observe  Observer
+	Log      logr.Logger
+}
+
+// Library has the modules of the configuration that is in force. It outlives
+// every configuration, and closes a module when no request uses it any more.
+type Library struct {
+	options Options
+	engine  *Engine
+	fetcher *fetcher
+
+	mu      sync.Mutex // guards following
+	shelves map[string]*shelf
+	filter  *Filter
+}
+
+// A shelf is what is known of one WasmFilter.
+type shelf struct {
+	key    string
+	module *Module // the last good one, which has key; nil if there was none
+	bad    string  // the key of what was not good, if that is newer
+	err    error   // of bad
+	took   time.Duration
+}
+
+// NewLibrary returns an empty library.
+func NewLibrary(o Options) (*Library, error) {
+	engine, err := NewEngine(o.CacheDir, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	if o.Observe == nil {
+		o.Observe = unobserved
+	}
+	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), shelves: map[string]*shelf{}}
+	l.filter = newFilter(nil, o.Observe, o.Log)
+	return l, nil
+}
+
+func unobserved(*v1alpha1.FilterBindingSpec, string, string, time.Duration) {}
+
+// Start fetches modules until ctx ends, and calls again whenever Compile may come
+// to something else. Then it closes all modules: no request may be on its way.
+func (l *Library) Start(ctx context.Context, again func() error) error {
+	err := l.fetcher.run(ctx, func() {
+		if err := again(); err != nil {
+			l.options.Log.Error(err, "policies refused; the ones before stay in force")
+		}
+	})
+	l.close(context.WithoutCancel(ctx))
+	return err
+}
+
+func (l *Library) close(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.filter.retire(ctx, nil)
+	for _, s := range l.shelves {
+		s.drop(ctx)
+	}
+	clear(l.shelves)
+	if err := l.engine.Close(ctx); err != nil {
+		l.options.Log.Error(err, "close the engine")
+	}
+}
+
+func (s *shelf) drop(ctx context.Context) {
+	if s.module != nil {
+		s.module.release(ctx)
+	}
+}
+
+// Compile returns the filter that does what a snapshot asks for, and what is to
+// be said of its policies. The filter before it judges nothing from now on.
+// A module that cannot be had leaves the one before it, if there was one; where
+// there was none, its bindings' requests fare as their failure policy says.
+func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
+	ctx := context.Background() //nolint:forbidigo // modules outlive whoever asks for them
+	found, kept := config.Findings{}, map[string]*shelf{}
+	if l == nil {
+		return newFilter(bindings(s, nil, found), unobserved, logr.Discard()), found
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetcher.begin()
+	for _, o := range s.Objects {
+		if w, ok := o.(*v1alpha1.WasmFilter); ok {
+			l.put(ctx, w, kept, found)
+		}
+	}
+	l.fetcher.end()
+	next := newFilter(bindings(s, kept, found), l.options.Observe, l.options.Log)
+	l.filter.retire(ctx, next)
+	l.filter = next
+	for name, old := range l.shelves {
+		if kept[name] == nil {
+			old.drop(ctx)
+		}
+	}
+	l.shelves = kept
+	return next, found
+}
+
+// put compiles w, unless that has been done, and puts it among those kept.
+func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[string]*shelf, found config.Findings) {
+	if kept[w.Name] != nil {
+		found.Add(w, config.NotInForce("NameTaken", "A WasmFilter of a file of this proxy has the same name and is used instead."))
+		return
+	}
+	shelf := cmp.Or(l.shelves[w.Name], &shelf{})
+	kept[w.Name] = shelf
+	switch err := l.update(ctx, w, shelf); {
+	case err == nil:
+		found.Add(w, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", shelf.took.Milliseconds())))
+		return
+	case errors.Is(err, errFetching):
+		found.Add(w, config.NotCompiled("Fetching", err.Error()))
+	default:
+		found.Add(w, config.NotCompiled("Refused", err.Error()))
+	}
+	if shelf.module == nil {
+		found.Add(w, config.NotInForce("NoModule", "There is no module: requests that it is bound to fare as failurePolicy says."))
+		return
+	}
+	found.Add(w, config.NotInForce("NoModule", "The module before this one stays in force."))
+}
+
+// update makes the shelf hold what w asks for, or leaves what it holds.
+func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) error {
+	content, err := l.fetcher.content(&w.Spec.Source)
+	if err != nil {
+		return err
+	}
+	key := keyOf(w, content.identity)
+	if s.module != nil && s.key == key {
+		s.bad, s.err = "", nil
+		return nil
+	}
+	if s.err != nil && s.bad == key {
+		return s.err
+	}
+	code, err := content.code()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	m, err := l.engine.Load(ctx, specOf(w, code))
+	if err != nil {
+		l.options.Log.Error(err, "WasmFilter refused", "name", w.Name)
+		s.bad, s.err = key, err
+		return err
+	}
+	m.hold()
+	s.drop(ctx)
+	*s = shelf{key: key, module: m, took: time.Since(began)}
+	return nil
+}
+
+// keyOf is equal for equal modules with equal configuration.
+func keyOf(w *v1alpha1.WasmFilter, identity string) string {
+	spec := w.Spec
+	spec.Source = v1alpha1.WasmSource{}
+	// Nothing in it cannot be marshalled: it came from JSON.
+	text, _ := json.Marshal(spec)
+	sum := sha256.Sum256(append(text, identity...))
+	return hex.EncodeToString(sum[:])
+}
+
+func specOf(w *v1alpha1.WasmFilter, code []byte) Spec {
+	s := Spec{
+		Name: w.Name, Code: code,
+		MemoryMiB: cmp.Or(w.Spec.Limits.MemoryMiB, defaultMemoryMiB),
+		Instances: int(cmp.Or(w.Spec.Limits.Instances, defaultInstances)),
+		WallClock: defaultWallClock,
+	}
+	if w.Spec.Config != nil {
+		s.Config = w.Spec.Config.Raw
+	}
+	if w.Spec.Limits.WallClock != nil {
+		s.WallClock = w.Spec.Limits.WallClock.Duration
+	}
+	for _, c := range w.Spec.Capabilities {
+		s.Capabilities = append(s.Capabilities, abi.Capability(c))
+	}
+	return s
+}
+
+// bindings joins FilterBindings with their modules.
+func bindings(s *config.Snapshot, shelves map[string]*shelf, found config.Findings) []*binding {
+	var all []*binding
+	for _, b := range s.BindingsOf(v1alpha1.FilterKindWasm, v1alpha1.PhaseRestrict) {
+		bound := &binding{name: b.Name, spec: &b.Spec, err: errMissing}
+		if shelf := shelves[b.Spec.FilterRef.Name]; shelf != nil {
+			bound.module, bound.err = shelf.module, cmp.Or(shelf.err, errFetching)
+		}
+		if bound.module == nil {
+			found.Add(runtime.Object(b), config.NotInForce("NoModule", fmt.Sprintf(
+				"WasmFilter %s: %v. Requests that the binding matches fare as failurePolicy says.", b.Spec.FilterRef.Name, bound.err)))
+		}
+		all = append(all, bound)
+	}
+	return all
+}

@@ -1,0 +1,128 @@
+// Package filters runs filters in a real proxy, before a real API server.
+package filters
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+// world is one control plane for all tests of the package.
+var world *controlplane.ControlPlane
+
+func TestMain(m *testing.M) {
+	var err error
+	world, err = controlplane.Start(context.Background(), controlplane.Options{
+		Log: os.Stderr, Users: []controlplane.User{{Name: "jane", Groups: []string{"system:masters"}}, {Name: "joe", Groups: []string{"system:masters"}}},
+	})
+	if err == nil {
+		err = installDefinitions()
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if code != 0 {
+		_, _ = io.WriteString(os.Stderr, world.LogTails(30))
+	}
+	world.Stop()
+	os.Exit(code)
+}
+
+func installDefinitions() error {
+	ctx := context.Background()
+	for _, args := range [][]string{
+		{"apply", "-f", "../../../crds/manifests"},
+		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "../../../crds/manifests"},
+	} {
+		if out, err := world.Kubectl(ctx, world.KubeconfigPath(), args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	return nil
+}
+
+// kubectl runs directly as admin, or through what kubeconfig names.
+func kubectl(kubeconfig, stdin string, args ...string) (string, error) {
+	// Cleanups run it after the test's own context has ended.
+	cmd := world.Kubectl(context.Background(), kubeconfig, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func must(t *testing.T, kubeconfig, stdin string, args ...string) string {
+	t.Helper()
+	out, err := kubectl(kubeconfig, stdin, args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// apply makes objects until the test ends.
+func apply(t *testing.T, manifest string) {
+	t.Helper()
+	t.Cleanup(func() { must(t, world.KubeconfigPath(), manifest, "delete", "--ignore-not-found", "-f", "-") })
+	must(t, world.KubeconfigPath(), manifest, "apply", "-f", "-")
+}
+
+// inForce waits until a proxy has put policies in force.
+func inForce(t *testing.T, policies ...string) {
+	t.Helper()
+	must(t, world.KubeconfigPath(), "", append([]string{"wait", "--for=condition=Programmed", "--timeout=2m"}, policies...)...)
+}
+
+// until waits for something that happens in another process.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(50*time.Millisecond), time.After(2*time.Minute)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func newProxy(t *testing.T, flags ...string) *proxy.Proxy {
+	t.Helper()
+	return proxy.New(t, proxy.Options{Kubeconfig: world.KubeconfigPath(), Flags: flags})
+}
+
+// fromC builds a guest, or skips the test where there is no clang for it.
+func fromC(t *testing.T, source string) string {
+	t.Helper()
+	for _, tool := range []string{"clang", "wasm-ld"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("guests in C need clang and lld: %v", err)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "guest.wasm")
+	cmd := exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
+	if log, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", source, err, log)
+	}
+	return out
+}
+
+func encoded(t *testing.T, path string) string {
+	t.Helper()
+	code, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(code)
+}
