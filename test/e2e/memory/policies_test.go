@@ -38,15 +38,22 @@ func apply(t *testing.T, manifest string) {
 	t.Cleanup(func() { mustKubectl(t, manifest, "delete", "--ignore-not-found", "-f", "-") })
 }
 
-// installPolicies makes CachePolicies known until the test ends.
+// installPolicies makes all kinds of policies known until the test ends.
 func installPolicies(t *testing.T) {
 	t.Helper()
-	manifest, err := os.ReadFile("../../../crds/manifests/proxy.elf.io_cachepolicies.yaml")
-	if err != nil {
-		t.Fatal(err)
+	manifests, err := filepath.Glob("../../../crds/manifests/proxy.elf.io_*.yaml")
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("no manifests: %v", err)
 	}
-	apply(t, string(manifest))
-	mustKubectl(t, "", "wait", "--for=condition=Established", "--timeout=2m", "crd/cachepolicies.proxy.elf.io")
+	for _, path := range manifests {
+		manifest, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, string(manifest))
+		name, _ := strings.CutPrefix(strings.TrimSuffix(filepath.Base(path), ".yaml"), "proxy.elf.io_")
+		mustKubectl(t, "", "wait", "--for=condition=Established", "--timeout=2m", "crd/"+name+".proxy.elf.io")
+	}
 }
 
 // documented returns the blocks of YAML that a page shows.
@@ -176,13 +183,13 @@ func TestProxyGoesOnWithoutPolicies(t *testing.T) {
 		t.Helper()
 		p := proxyOf(t, "plain")
 		newSide(t, p.Config(world.Token("admin"))).fromMemory(t, "/api/v1/nodes?resourceVersion=0")
-		if n := strings.Count(p.Log(), why); n != 1 {
+		if n := strings.Count(p.Log(), `resource="cachepolicies.proxy.elf.io" reason="`+why); n != 1 {
 			t.Errorf("the log says %d times %q", n, why)
 		}
 	}
-	goesOn("may not list and watch them") // RBAC forbids what does not exist
+	goesOn("the proxy's identity may not list and watch them") // RBAC forbids what does not exist
 	installPolicies(t)
-	goesOn("may not list and watch them")
+	goesOn("the proxy's identity may not list and watch them")
 	admin := cached(t)
 	newSide(t, admin.Config(world.Token("admin"))).fromMemory(t, "/api/v1/nodes?resourceVersion=0")
 	if strings.Contains(admin.Log(), "not read from the API") {
@@ -199,6 +206,6 @@ func TestProxyWithoutRightsPassesOn(t *testing.T) {
 		if a := s.get(t, "/api/v1/nodes?resourceVersion=0"); a.code != http.StatusOK || a.servedBy != "upstream" {
 			t.Errorf("got %d, served by %s", a.code, a.servedBy)
 		}
-		return strings.Count(p.Log(), "may not review them") == 1 && strings.Count(p.Log(), "may not list and watch them") == 1
+		return strings.Count(p.Log(), "may not review them") == 1 && strings.Count(p.Log(), `resource="cachepolicies.proxy.elf.io" reason="the proxy's identity may not list and watch them"`) == 1
 	})
 }
