@@ -11,12 +11,14 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // carriesObject reports whether a request's body is an object. Patches other
 // than server-side apply are changes to one, and guests see them in on_request.
 func carriesObject(r *http.Request, info *request.RequestInfo) bool {
-	if !info.IsResourceRequest {
+	if !info.IsResourceRequest || telemetry.LongRunning(info) { // such as exec
 		return false
 	}
 	return info.Verb == "create" || info.Verb == "update" || info.Verb == "patch" && mediaType(r) == "application/apply-patch+yaml"
@@ -49,6 +51,11 @@ func readObject(r *http.Request) (raw, object []byte, err error) {
 		object, err = raw, nil
 	case "application/yaml", "application/apply-patch+yaml":
 		object, err = yaml.YAMLToJSONStrict(raw)
+	case "application/vnd.kubernetes.protobuf":
+		if object, err = fromProtobuf(raw); err != nil {
+			return nil, nil, unreadable("Content-Type")
+		}
+		return raw, object, nil
 	default:
 		return nil, nil, unreadable("Content-Type")
 	}

@@ -24,14 +24,11 @@ const maxDepth = 100
 type span struct{ whole, start, end int }
 
 // locate finds the value at an RFC 6901 pointer. The document is valid JSON
-// whose objects name no member twice.
+// whose objects name no member twice. Of what lies before the value everything
+// is read once, and of what lies behind it nothing.
 func locate(b []byte, pointer string) (span, error) {
 	at := skipSpace(b, 0)
-	end := skipValue(b, at)
-	if end < 0 {
-		return span{}, errNoDocument
-	}
-	found := span{at, at, end}
+	whole := at
 	for pointer != "" {
 		if pointer[0] != '/' {
 			return span{}, errNoPointer
@@ -41,73 +38,81 @@ func locate(b []byte, pointer string) (span, error) {
 			token, rest = token[:i], token[i:]
 		}
 		pointer = rest
-		var ok bool
-		if found, ok = child(b, found, token); !ok {
+		if whole, at = child(b, at, token); at < 0 {
 			return span{}, errNotThere
 		}
 	}
-	return found, nil
+	end := skipValue(b, at)
+	if end < 0 {
+		return span{}, errNoDocument
+	}
+	return span{whole, at, end}, nil
 }
 
 var unescape = strings.NewReplacer("~1", "/", "~0", "~")
 
-// child finds a member of an object, or an element of an array.
-func child(b []byte, in span, token string) (span, bool) {
+// child finds a member of the object, or an element of the array, that begins at
+// at, and returns where it begins with and without its name, or -1.
+func child(b []byte, at int, token string) (whole, value int) {
 	if strings.IndexByte(token, '~') >= 0 {
 		token = unescape.Replace(token)
 	}
-	switch b[in.start] {
+	if at >= len(b) {
+		return -1, -1
+	}
+	switch b[at] {
 	case '{':
-		return member(b, in, token)
+		return member(b, at, token)
 	case '[':
 		n, err := strconv.Atoi(token)
 		if err != nil || n < 0 || strconv.Itoa(n) != token {
-			return span{}, false
+			return -1, -1
 		}
-		return element(b, in, n)
+		return element(b, at, n)
 	}
-	return span{}, false
+	return -1, -1
 }
 
-func member(b []byte, in span, name string) (span, bool) {
-	for at := skipSpace(b, in.start+1); at < in.end && b[at] == '"'; {
-		whole, after := at, skipValue(b, at)
+func member(b []byte, at int, name string) (whole, value int) {
+	for at = skipSpace(b, at+1); at < len(b) && b[at] == '"'; {
+		after := skipString(b, at)
 		if after < 0 {
-			return span{}, false
+			return -1, -1
 		}
 		value := skipSpace(b, skipSpace(b, after)+1)
-		end := skipValue(b, value)
-		if end < 0 {
-			return span{}, false
+		if sameText(b[at:after], name) {
+			return at, value
 		}
-		if sameText(b[whole:after], name) {
-			return span{whole, value, end}, true
-		}
-		at = skipSpace(b, end)
-		if at >= in.end || b[at] != ',' {
+		if at = next(b, value); at < 0 {
 			break
 		}
-		at = skipSpace(b, at+1)
 	}
-	return span{}, false
+	return -1, -1
 }
 
-func element(b []byte, in span, n int) (span, bool) {
-	for at := skipSpace(b, in.start+1); at < in.end && b[at] != ']'; n-- {
-		end := skipValue(b, at)
-		if end < 0 {
-			return span{}, false
-		}
+func element(b []byte, at, n int) (whole, value int) {
+	for at = skipSpace(b, at+1); at < len(b) && b[at] != ']'; n-- {
 		if n == 0 {
-			return span{at, at, end}, true
+			return at, at
 		}
-		at = skipSpace(b, end)
-		if at >= in.end || b[at] != ',' {
+		if at = next(b, at); at < 0 {
 			break
 		}
-		at = skipSpace(b, at+1)
 	}
-	return span{}, false
+	return -1, -1
+}
+
+// next returns where the member or element begins that comes after the value at
+// at, or -1.
+func next(b []byte, at int) int {
+	end := skipValue(b, at)
+	if end < 0 {
+		return -1
+	}
+	if at = skipSpace(b, end); at >= len(b) || b[at] != ',' {
+		return -1
+	}
+	return skipSpace(b, at+1)
 }
 
 // sameText compares a JSON string, quotes and all, with what it may say.
@@ -139,20 +144,31 @@ func skipValue(b []byte, at int) int {
 	case ',', '}', ']', ':':
 		return -1
 	}
-	for at < len(b) && bytes.IndexByte([]byte(",}] \t\r\n"), b[at]) < 0 {
+	for at < len(b) && !endsLiteral(b[at]) {
 		at++
 	}
 	return at
 }
 
+func endsLiteral(c byte) bool {
+	switch c {
+	case ',', '}', ']', ' ', '\t', '\r', '\n':
+		return true
+	}
+	return false
+}
+
 func skipString(b []byte, at int) int {
-	for at++; at < len(b); at++ {
-		switch b[at] {
-		case '\\':
-			at++
-		case '"':
-			return at + 1
+	for at++; at < len(b); {
+		i := bytes.IndexByte(b[at:], '"')
+		if i < 0 {
+			return -1
 		}
+		escape := bytes.IndexByte(b[at:at+i], '\\')
+		if escape < 0 {
+			return at + i + 1
+		}
+		at += escape + 2
 	}
 	return -1
 }

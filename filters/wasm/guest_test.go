@@ -2,20 +2,19 @@ package wasm
 
 import (
 	"context"
-	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/plugins/tck"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,21 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fromC builds a guest, or skips the test where there is no clang for it.
 func fromC(t testing.TB, source string) []byte {
 	t.Helper()
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("guests in C need clang and lld: %v", err)
-		}
-	}
-	out := filepath.Join(t.TempDir(), "guest.wasm")
-	cmd := exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
-	if log, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", source, err, log)
-	}
-	code, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return code
+	return tck.FromC(t, source)
 }
 
 // hostile builds a guest whose functions are what source says.
@@ -94,48 +79,34 @@ func facts(headers ...string) Facts {
 
 const guestInC = "../../plugins/tck/guests/c/guest.c"
 
-func TestGuestJudgesRequests(t *testing.T) {
-	m := load(t, spec(fromC(t, guestInC)))
-	tests := map[string]Verdict{
-		"":           {},
-		"deny":       {Denial: &Denial{Code: http.StatusForbidden, Reason: "Forbidden", Message: "not here"}},
-		"slow":       {Denial: &Denial{Code: http.StatusTooManyRequests, Reason: "TooManyRequests", Message: "slower", RetryAfter: 7}},
-		"warn":       {Warnings: []string{"jane"}},
-		"param":      {Warnings: []string{"kubectl"}},
-		"credential": {},
-	}
-	for name, want := range tests {
-		got, err := m.Request(t.Context(), facts("X-Case", name, "Authorization", "Bearer secret"))
-		if err != nil {
-			t.Errorf("%q: %v", name, err)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%q: %s", name, diff)
-		}
+func TestGuestsPassTheCases(t *testing.T) {
+	for _, language := range tck.Languages {
+		t.Run(language, func(t *testing.T) {
+			s := spec(tck.Guest(t, language))
+			s.Config = []byte(tck.Config)
+			m := load(t, s)
+			tck.Run(t, func(c tck.Case) (tck.Answer, error) { return answer(t, m, c) })
+		})
 	}
 }
 
-func TestGuestJudgesObjects(t *testing.T) {
-	m := load(t, spec(fromC(t, guestInC)))
-	tests := map[string]struct {
-		from string
-		want ObjectVerdict
-	}{
-		"drop":   {`{"metadata":{"labels":{"hide":"yes"}}}`, ObjectVerdict{Dropped: true}},
-		"keep":   {`{"metadata":{"labels":{"team":"x"}}}`, ObjectVerdict{}},
-		"stamp":  {`{"metadata":{"name":"web"}}`, ObjectVerdict{Patched: []byte(`{"metadata":{"labels":{"team":"web"},"name":"web"}}`)}},
-		"remove": {`{"metadata":{"annotations":{"secret":"s"}}}`, ObjectVerdict{Patched: []byte(`{"metadata":{"annotations":{}}}`)}},
+// answer is what the module says to a case.
+func answer(t *testing.T, m *Module, c tck.Case) (got tck.Answer, err error) {
+	t.Helper()
+	denial := (*Denial)(nil)
+	if f := facts("X-Case", c.Header, "Authorization", "Bearer secret"); c.Object == "" {
+		var v Verdict
+		v, err = m.Request(t.Context(), f)
+		denial, got.Warnings = v.Denial, v.Warnings
+	} else {
+		var v ObjectVerdict
+		v, err = m.Object(t.Context(), f, Pair{Current: []byte(c.Object)})
+		denial, got.Warnings, got.Patched = v.Denial, v.Warnings, string(v.Patched)
 	}
-	for name, tt := range tests {
-		from := []byte(tt.from)
-		got, err := m.Object(t.Context(), facts(), Pair{Current: from})
-		if err != nil || string(from) != tt.from {
-			t.Errorf("%s: %v; the original is %s", name, err, from)
-		}
-		if diff := cmp.Diff(tt.want, got); diff != "" {
-			t.Errorf("%s: %s", name, diff)
-		}
+	if denial != nil {
+		got.Code, got.Reason, got.Message, got.RetryAfter = denial.Code, denial.Reason, denial.Message, denial.RetryAfter
 	}
+	return got, err
 }
 
 func TestGuestThatRefusesItsConfigurationIsNotLoaded(t *testing.T) {

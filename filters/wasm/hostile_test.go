@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/portico-proxy/portico/plugins/tck"
 )
 
 func TestHostileGuestsFailAlone(t *testing.T) {
@@ -119,24 +121,35 @@ func TestAThousandReloadsLeaveNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkRequestOfAGuestInC(b *testing.B) {
-	m := load(b, spec(fromC(b, guestInC)))
-	f := facts("X-Case", "warn")
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := m.Request(b.Context(), f); err != nil {
-			b.Fatal(err)
-		}
+// pod is of the size that pods are.
+const pod = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","labels":{"app":"shop","team":"web"}},"spec":{"nodeName":"n1"}}`
+
+func BenchmarkRequest(b *testing.B) {
+	for _, language := range tck.Languages {
+		b.Run(language, func(b *testing.B) {
+			m := load(b, spec(tck.Guest(b, language)))
+			f := facts("X-Case", "warn")
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Request(b.Context(), f); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
-func BenchmarkObjectOfAGuestInC(b *testing.B) {
-	m := load(b, spec(fromC(b, guestInC)))
-	f, p := facts(), Pair{Current: []byte(`{"metadata":{"name":"web","labels":{"app":"shop","team":"web"}},"spec":{"nodeName":"n1"}}`)}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := m.Object(b.Context(), f, p); err != nil {
-			b.Fatal(err)
-		}
+func BenchmarkObject(b *testing.B) {
+	for _, language := range tck.Languages {
+		b.Run(language, func(b *testing.B) {
+			m := load(b, spec(tck.Guest(b, language)))
+			f, p := facts(), Pair{Current: []byte(pod)}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Object(b.Context(), f, p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

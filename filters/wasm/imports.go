@@ -54,7 +54,7 @@ func types(n int) []api.ValueType {
 func hostModule(r wazero.Runtime, c class) wazero.HostModuleBuilder {
 	getter, status := []api.ValueType{i64}, []api.ValueType{i32}
 	functions := []hostFunction{
-		{abi.ConfigGet, types(2), getter, func(x *exchange) { x.give(0, kindOf(x.instance.module.spec.Config), x.instance.module.spec.Config) }},
+		{abi.ConfigGet, types(4), getter, configGet},
 		{abi.LogEnabled, types(1), status, logEnabled},
 		{abi.Log, types(3), nil, log},
 		{abi.Fail, types(2), nil, func(x *exchange) { x.failure = x.text(0, abi.MaxMessage) }},
@@ -91,7 +91,9 @@ func (f hostFunction) bind() api.GoModuleFunc {
 		if i.call == nil { // never: guests run in calls only
 			panic(errClosed)
 		}
-		f.do(&exchange{call: i.call, instance: i, memory: guest.Memory(), stack: stack})
+		// One call at a time: one exchange is enough for an instance's life.
+		i.exchange = exchange{call: i.call, instance: i, memory: guest.Memory(), stack: stack}
+		f.do(&i.exchange)
 	}
 }
 
@@ -116,9 +118,9 @@ func (x *exchange) text(n, limit int) string {
 	return string(b[:min(len(b), limit)])
 }
 
-// key is a name that must be whole.
-func (x *exchange) key(n int) string {
-	b := x.bytes(n)
+// key is the name that parameters 0 and 1 are. It must be whole.
+func (x *exchange) key() string {
+	b := x.bytes(0)
 	if len(b) > maxKey {
 		panic(errLong)
 	}
@@ -149,7 +151,7 @@ func (x *exchange) giveText(n int, value string) {
 
 // named gives what get finds for the name that is parameters 0 and 1.
 func (x *exchange) named(get func(string) (string, bool)) {
-	value, ok := get(x.key(0))
+	value, ok := get(x.key())
 	if !ok {
 		x.stack[0] = abi.Result(abi.Absent, 0)
 		return
@@ -157,9 +159,9 @@ func (x *exchange) named(get func(string) (string, bool)) {
 	x.give(2, abi.String, []byte(value))
 }
 
-func kindOf(document []byte) abi.Kind {
-	k, _ := read(document, "")
-	return k
+func configGet(x *exchange) {
+	k, value := read(x.instance.module.spec.Config, x.key())
+	x.give(2, k, value)
 }
 
 func attrGet(x *exchange) {
@@ -173,7 +175,8 @@ func attrGet(x *exchange) {
 }
 
 func logEnabled(x *exchange) {
-	enabled := x.instance.module.log.V(int(uint32(x.stack[0]))).Enabled()
+	debug := uint32(x.stack[0]) >= abi.LevelDebug
+	enabled := !debug || x.instance.module.log.V(1).Enabled()
 	x.stack[0] = 0
 	if enabled {
 		x.stack[0] = 1
@@ -186,9 +189,9 @@ func log(x *exchange) {
 	case abi.LevelError:
 		l.Error(nil, message)
 	case abi.LevelInfo:
-		l.V(1).Info(message)
+		l.Info(message)
 	default:
-		l.V(2).Info(message)
+		l.V(1).Info(message)
 	}
 }
 
@@ -244,8 +247,8 @@ func objectRemove(x *exchange) {
 
 // patch changes a copy of the object: what the guest was given is others' too.
 func (x *exchange) patch(edit func(pointer string) ([]byte, error)) {
-	pointer := x.key(0)
-	if x.object == nil || x.object.sealed || sealed(pointer) {
+	pointer := x.key()
+	if x.object == nil || x.object.sealed || abi.Sealed(pointer) {
 		x.stack[0] = uint64(abi.PatchForbidden)
 		return
 	}
@@ -261,16 +264,6 @@ func (x *exchange) patch(edit func(pointer string) ([]byte, error)) {
 		x.object.current, x.object.changed = changed, true
 		x.stack[0] = uint64(abi.PatchOK)
 	}
-}
-
-// sealed are the fields that say which object it is: the path, the caller's
-// rights and the answer rest on them.
-func sealed(pointer string) bool {
-	switch pointer {
-	case "", "/kind", "/apiVersion", "/metadata", "/metadata/name", "/metadata/namespace", "/metadata/uid", "/metadata/resourceVersion":
-		return true
-	}
-	return false
 }
 
 func endGet(x *exchange) {
@@ -290,5 +283,5 @@ func endGet(x *exchange) {
 
 func kvAdd(x *exchange) {
 	ttl := min(max(int64(x.stack[3]), 1), int64(24*time.Hour/time.Millisecond))
-	x.stack[0] = uint64(x.instance.module.counters.add(x.key(0), int64(x.stack[2]), time.Duration(ttl)*time.Millisecond))
+	x.stack[0] = uint64(x.instance.module.counters.add(x.key(), int64(x.stack[2]), time.Duration(ttl)*time.Millisecond))
 }

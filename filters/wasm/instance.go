@@ -24,6 +24,9 @@ type instance struct {
 	guest  api.Module
 	clock  *deadline
 	call   *call // what host functions are about, during a call
+	// Of the call that runs, and here so that it need not be made for each.
+	exchange exchange
+	stack    [1]uint64
 
 	onRequest, onObject, onEnd api.Function
 }
@@ -46,13 +49,14 @@ type instanceKey struct{}
 // each call, with a timer of its own, would cost more than most calls do.
 type deadline struct {
 	context.Context
+	of    *instance
 	timer *time.Timer
 	over  chan struct{}
 	fired atomic.Bool
 }
 
 func newDeadline(ctx context.Context, i *instance) *deadline {
-	d := &deadline{Context: context.WithValue(context.WithoutCancel(ctx), instanceKey{}, i), over: make(chan struct{})}
+	d := &deadline{Context: context.WithoutCancel(ctx), of: i, over: make(chan struct{})}
 	d.timer = time.AfterFunc(time.Hour, d.fire)
 	d.timer.Stop()
 	return d
@@ -62,6 +66,14 @@ func (d *deadline) fire() {
 	if d.fired.CompareAndSwap(false, true) {
 		close(d.over)
 	}
+}
+
+// Value finds the instance that a host function is called by.
+func (d *deadline) Value(key any) any {
+	if _, ok := key.(instanceKey); ok {
+		return d.of
+	}
+	return d.Context.Value(key)
 }
 
 // Done is closed when the call that runs has taken too long.
@@ -141,15 +153,15 @@ func (m *Module) acquire(ctx context.Context) (*instance, error) {
 
 // run calls f about c on an instance, which is given back, or thrown away.
 func (m *Module) run(i *instance, f api.Function, c *call) (int32, error) {
-	stack := [1]uint64{}
 	i.call = c
 	i.clock.timer.Reset(m.spec.WallClock)
-	err := f.CallWithStack(i.clock, stack[:])
+	err := f.CallWithStack(i.clock, i.stack[:])
 	inTime := i.clock.timer.Stop()
-	i.call = nil
+	i.call, i.exchange = nil, exchange{}
 	if err == nil && inTime {
+		answer := int32(uint32(i.stack[0]))
 		m.idle <- i
-		return int32(uint32(stack[0])), nil
+		return answer, nil
 	}
 	i.close(context.WithoutCancel(i.clock))
 	m.broken <- struct{}{}

@@ -23,7 +23,7 @@ import (
 const (
 	defaultMemoryMiB = 16
 	defaultInstances = 2
-	defaultWallClock = 20 * time.Millisecond
+	defaultWallClock = 100 * time.Millisecond
 )
 
 // Options says what modules are made of.

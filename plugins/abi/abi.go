@@ -155,3 +155,14 @@ const (
 	CapabilityKV    Capability = "kv"
 	CapabilityClock Capability = "clock"
 )
+
+// Sealed reports whether a field is one that says which object it is, or holds
+// one: the path, the caller's rights and the answer rest on them, so they
+// cannot be changed.
+func Sealed(pointer string) bool {
+	switch pointer {
+	case "", "/kind", "/apiVersion", "/metadata", "/metadata/name", "/metadata/namespace", "/metadata/uid", "/metadata/resourceVersion":
+		return true
+	}
+	return false
+}

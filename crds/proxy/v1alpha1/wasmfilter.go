@@ -160,7 +160,7 @@ type WasmLimits struct {
 	// +kubebuilder:validation:Maximum=64
 	Instances int32 `json:"instances,omitempty"`
 
-	// WallClock is how long one call into the module may take; 20ms by default,
+	// WallClock is how long one call into the module may take; 100ms by default,
 	// and at most 10s.
 	//
 	// +optional

@@ -56,7 +56,7 @@ func TestFiltersOfTheAPIRun(t *testing.T) {
 		t.Errorf("joe's: %v, %s", err, got)
 	}
 	hidden := strings.Replace(made, "}", ", labels: {hide: \"yes\"}}", 1)
-	if got, err := kubectl(jane, hidden, "create", "-f", "-", "--dry-run=server"); err == nil || !strings.Contains(got, "refused by a policy (filter stamp)") {
+	if got, err := kubectl(jane, hidden, "create", "-f", "-", "--dry-run=server"); err == nil || !strings.Contains(got, "hidden (filter stamp)") {
 		t.Errorf("refused: %v, %s", err, got)
 	}
 	if p.Gauge(`portico_filter_duration_seconds_count`) < 2 {

@@ -6,7 +6,7 @@ typedef unsigned long long u64;
 #define EXPORT(name) __attribute__((export_name(#name)))
 #define TEXT(s) s, sizeof(s) - 1
 
-HOST(config_get) u64 config_get(char *buf, u32 limit);
+HOST(config_get) u64 config_get(const char *pointer, u32 length, char *buf, u32 limit);
 HOST(fail) void fail(const char *text, u32 length);
 HOST(attr_get) u64 attr_get(u32 id, char *buf, u32 limit);
 HOST(header_get) u64 header_get(const char *name, u32 length, char *buf, u32 limit);
@@ -19,17 +19,20 @@ HOST(object_remove) int object_remove(const char *pointer, u32 length);
 
 static char buffer[256];
 
-static int is(u64 result, const char *want, u32 length) {
-	if (result >> 32 != 4 || (u32)result != length) return 0;
+static int same(const char *a, const char *b, u32 length) {
 	for (u32 i = 0; i < length; i++)
-		if (buffer[i] != want[i]) return 0;
+		if (a[i] != b[i]) return 0;
 	return 1;
+}
+
+static int is(u64 result, const char *want, u32 length) {
+	return result >> 32 == 4 && (u32)result == length && same(buffer, want, length);
 }
 
 EXPORT(portico_abi_v1) void portico_abi_v1(void) {}
 
 EXPORT(configure) int configure(void) {
-	if (config_get(buffer, sizeof buffer) >> 32 == 5) return 0;
+	if (config_get(TEXT(""), buffer, sizeof buffer) >> 32 == 5) return 0;
 	fail(TEXT("the configuration must be an object"));
 	return 1;
 }
@@ -52,13 +55,29 @@ EXPORT(on_request) int on_request(void) {
 		u64 value = param_get(TEXT("fieldManager"), buffer, sizeof buffer);
 		warn(buffer, (u32)value);
 	}
+	if (is(what, TEXT("config"))) {
+		u64 value = config_get(TEXT("/greeting"), buffer, sizeof buffer);
+		warn(buffer, (u32)value);
+	}
+	if (is(what, TEXT("group"))) {
+		u64 groups = attr_get(3, buffer, sizeof buffer);
+		int devs = groups >> 32 == 6 && (u32)groups == 8 && same(buffer, "[\"devs\"]", 8);
+		if (devs) warn(TEXT("true false"));
+	}
 	if (is(what, TEXT("credential")) && header_get(TEXT("authorization"), buffer, sizeof buffer) >> 32 != 0)
 		warn(TEXT("leaked"));
 	return 0;
 }
 
 EXPORT(on_object) int on_object(void) {
-	if (is(object_get(TEXT("/metadata/labels/hide"), buffer, sizeof buffer), TEXT("yes"))) return 1;
+	if (is(object_get(TEXT("/metadata/labels/hide"), buffer, sizeof buffer), TEXT("yes"))) {
+		respond(403, TEXT("Forbidden"), TEXT("hidden"), 0);
+		return 1;
+	}
+	if (object_get(TEXT("/metadata/annotations/rename"), buffer, sizeof buffer) >> 32 != 0) {
+		if (object_set(TEXT("/metadata/name"), TEXT("\"other\"")) != 3) return 9;
+		return 0;
+	}
 	if (object_get(TEXT("/metadata/annotations/secret"), buffer, sizeof buffer) >> 32 != 0) {
 		if (object_remove(TEXT("/metadata/annotations/secret")) != 0) return 9;
 		return 2;

@@ -1,0 +1,117 @@
+// Package tck holds the cases that every guest language and every host of
+// portico.v1 must pass together.
+package tck
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"testing"
+)
+
+// Config is the configuration that the guests of the cases have.
+const Config = `{"greeting":"hello"}`
+
+// A Case is what a guest is asked. The caller is jane, of the group devs, and
+// creates a pod in the namespace shop with the parameter fieldManager=kubectl
+// and a credential in the header Authorization.
+type Case struct {
+	Name string
+	// Header is the value of X-Case.
+	Header string
+	// Object is the one that the guest is asked about, as JSON; without one it is
+	// asked about the request.
+	Object string
+	Want   Answer
+}
+
+// An Answer is what a host understood.
+type Answer struct {
+	Code            int // of a refusal; 0 is none
+	Reason, Message string
+	RetryAfter      int
+	Warnings        []string
+	Patched         string // "" if the object was left alone
+}
+
+// Cases are those that both on_request and on_object of the guests know.
+var Cases = []Case{
+	{Name: "continue"},
+	{Name: "deny", Header: "deny", Want: Answer{Code: 403, Reason: "Forbidden", Message: "not here"}},
+	{Name: "slow", Header: "slow", Want: Answer{Code: 429, Reason: "TooManyRequests", Message: "slower", RetryAfter: 7}},
+	{Name: "attribute", Header: "warn", Want: Answer{Warnings: []string{"jane"}}},
+	{Name: "parameter", Header: "param", Want: Answer{Warnings: []string{"kubectl"}}},
+	{Name: "configuration", Header: "config", Want: Answer{Warnings: []string{"hello"}}},
+	{Name: "groups", Header: "group", Want: Answer{Warnings: []string{"true false"}}},
+	{Name: "no-credential", Header: "credential"},
+	{Name: "keep", Object: `{"metadata":{"name":"web","labels":{"team":"x"}}}`},
+	{Name: "drop", Object: `{"metadata":{"labels":{"hide":"yes"}}}`, Want: Answer{Code: 403, Reason: "Forbidden", Message: "hidden"}},
+	{Name: "set", Object: `{"metadata":{"name":"web"}}`, Want: Answer{Patched: `{"metadata":{"labels":{"team":"web"},"name":"web"}}`}},
+	{Name: "remove", Object: `{"metadata":{"annotations":{"secret":"s"}}}`, Want: Answer{Patched: `{"metadata":{"annotations":{}}}`}},
+	{Name: "sealed", Object: `{"metadata":{"name":"web","annotations":{"rename":"yes"}}}`},
+}
+
+// Run asks a guest about every case.
+func Run(t *testing.T, ask func(Case) (Answer, error)) {
+	t.Helper()
+	for _, c := range Cases {
+		got, err := ask(c)
+		if err != nil || !reflect.DeepEqual(got, c.Want) {
+			t.Errorf("%s: got %+v, %v; want %+v", c.Name, got, err, c.Want)
+		}
+	}
+}
+
+// Languages are those that guests of the cases are written in here.
+var Languages = []string{"c", "go"}
+
+// Guest builds the guest in a language, or skips the test where there is no
+// toolchain for it.
+func Guest(tb testing.TB, language string) []byte {
+	tb.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(here), "guests", language)
+	if language == "c" {
+		return FromC(tb, filepath.Join(dir, "guest.c"))
+	}
+	return FromGo(tb, dir)
+}
+
+// FromC builds a guest from a file, or skips the test where there is no clang.
+func FromC(tb testing.TB, source string) []byte {
+	tb.Helper()
+	for _, tool := range []string{"clang", "wasm-ld"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			tb.Skipf("guests in C need clang and lld: %v", err)
+		}
+	}
+	return built(tb, func(out string) *exec.Cmd {
+		return exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
+	})
+}
+
+// FromGo builds a guest from a directory.
+func FromGo(tb testing.TB, dir string) []byte {
+	tb.Helper()
+	return built(tb, func(out string) *exec.Cmd {
+		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", out, ".")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
+		return cmd
+	})
+}
+
+func built(tb testing.TB, command func(out string) *exec.Cmd) []byte {
+	tb.Helper()
+	out := filepath.Join(tb.TempDir(), "guest.wasm")
+	cmd := command(out)
+	if log, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%s: %v\n%s", cmd, err, log)
+	}
+	code, err := os.ReadFile(out)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return code
+}
