@@ -37,12 +37,16 @@ type FilterBindingList struct {
 }
 
 // FilterBindingSpec is what a FilterBinding asks for.
+//
+// +kubebuilder:validation:XValidation:rule="self.phase != 'Throttle' || self.filterRef.kind == 'RegoPolicy'",message="only a RegoPolicy can throttle"
 type FilterBindingSpec struct {
 	// FilterRef names the filter that runs.
 	FilterRef FilterRef `json:"filterRef"`
 
 	// Phase is when it runs. Restrict is before anything else is done for the
-	// request: it may be refused, or the object that it carries changed.
+	// request: it may be refused, or the object that it carries changed. Throttle
+	// comes after it, and says to what limits the request is kept; only a
+	// RegoPolicy can.
 	//
 	// +optional
 	// +kubebuilder:default=Restrict
@@ -60,10 +64,10 @@ type FilterBindingSpec struct {
 	Match RequestMatch `json:"match,omitempty"`
 
 	// FailurePolicy is what becomes of a request if the filter fails. Fail
-	// refuses it, Ignore passes it on as if the filter were not there.
+	// refuses it, Ignore passes it on as if the filter were not there. Where it
+	// is not set, Restrict fails and Throttle ignores.
 	//
 	// +optional
-	// +kubebuilder:default=Fail
 	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
 
 	// Mode says whether what the filter decides is done. Audit runs it, counts
@@ -88,19 +92,27 @@ type FilterRef struct {
 
 // FilterKind is a kind of filter.
 //
-// +kubebuilder:validation:Enum=WasmFilter
+// +kubebuilder:validation:Enum=WasmFilter;RegoPolicy
 type FilterKind string
 
-// FilterKindWasm is a WasmFilter.
-const FilterKindWasm FilterKind = "WasmFilter"
+// The kinds of filters.
+const (
+	FilterKindWasm FilterKind = "WasmFilter"
+	FilterKindRego FilterKind = "RegoPolicy"
+)
 
 // FilterPhase is when a filter runs.
 //
-// +kubebuilder:validation:Enum=Restrict
+// +kubebuilder:validation:Enum=Restrict;Throttle
 type FilterPhase string
 
-// PhaseRestrict is before anything else is done for a request.
-const PhaseRestrict FilterPhase = "Restrict"
+// The phases.
+const (
+	// PhaseRestrict is before anything else is done for a request.
+	PhaseRestrict FilterPhase = "Restrict"
+	// PhaseThrottle says to what limits a request is kept.
+	PhaseThrottle FilterPhase = "Throttle"
+)
 
 // FailurePolicy is what becomes of a request if a filter fails.
 //

@@ -18,6 +18,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&CachePolicy{}, &CachePolicyList{},
 		&WasmFilter{}, &WasmFilterList{},
 		&FilterBinding{}, &FilterBindingList{},
+		&RegoPolicy{}, &RegoPolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -84,17 +84,37 @@ func (s *WasmSource) validate(at *field.Path) (all field.ErrorList) {
 // files and have not passed it. Empty fields have their defaults.
 func (b *FilterBinding) Validate() error {
 	spec := field.NewPath("spec")
-	all := oneOf(spec.Child("filterRef", "kind"), b.Spec.FilterRef.Kind, FilterKindWasm)
+	all := oneOf(spec.Child("filterRef", "kind"), b.Spec.FilterRef.Kind, FilterKindWasm, FilterKindRego)
 	if b.Spec.FilterRef.Name == "" {
 		all = append(all, field.Required(spec.Child("filterRef", "name"), "name the filter that runs"))
 	}
-	all = append(all, oneOf(spec.Child("phase"), b.Spec.Phase, "", PhaseRestrict)...)
+	all = append(all, oneOf(spec.Child("phase"), b.Spec.Phase, "", PhaseRestrict, PhaseThrottle)...)
+	if b.Spec.Phase == PhaseThrottle && b.Spec.FilterRef.Kind != FilterKindRego {
+		all = append(all, field.Invalid(spec.Child("phase"), b.Spec.Phase, "only a RegoPolicy can throttle"))
+	}
 	all = append(all, oneOf(spec.Child("failurePolicy"), b.Spec.FailurePolicy, "", FailurePolicyFail, FailurePolicyIgnore)...)
 	all = append(all, oneOf(spec.Child("mode"), b.Spec.Mode, "", ModeEnforce, ModeAudit)...)
 	for i, r := range b.Spec.Match.Resources {
 		if r.Resource == "" {
 			all = append(all, field.Required(spec.Child("match", "resources").Index(i).Child("resource"), `a plural name, or "*"`))
 		}
+	}
+	return all.ToAggregate()
+}
+
+// Validate says what the API server would say of p, for policies that come from
+// files and have not passed it. Empty fields have their defaults.
+func (p *RegoPolicy) Validate() error {
+	spec := field.NewPath("spec")
+	var all field.ErrorList
+	if p.Spec.Rego == "" {
+		all = append(all, field.Required(spec.Child("rego"), "the policy itself"))
+	}
+	if s := p.Spec.Settings; s != nil && len(s.Raw) > 0 && !json.Valid(s.Raw) {
+		all = append(all, field.Invalid(spec.Child("settings"), "", "is no JSON"))
+	}
+	if d := p.Spec.Deadline; d != nil && (d.Duration <= 0 || d.Duration > maxWallClock) {
+		all = append(all, field.Invalid(spec.Child("deadline"), d.Duration.String(), "must be more than 0 and at most "+maxWallClock.String()))
 	}
 	return all.ToAggregate()
 }

@@ -58,6 +58,8 @@ func TestValidateKeepsTheRulesOfFilterBindings(t *testing.T) {
 		"kind":              {FilterBindingSpec{FilterRef: FilterRef{Kind: "Wasm", Name: "labels"}}, "spec.filterRef.kind"},
 		"nameless":          {FilterBindingSpec{FilterRef: FilterRef{Kind: FilterKindWasm}}, "spec.filterRef.name"},
 		"phase":             {FilterBindingSpec{FilterRef: ref, Phase: "Early"}, "spec.phase"},
+		"throttle":          {FilterBindingSpec{FilterRef: FilterRef{Kind: FilterKindRego, Name: "lists"}, Phase: PhaseThrottle}, ""},
+		"throttle-by-wasm":  {FilterBindingSpec{FilterRef: ref, Phase: PhaseThrottle}, "spec.phase"},
 		"failure":           {FilterBindingSpec{FilterRef: ref, FailurePolicy: "Pass"}, "spec.failurePolicy"},
 		"mode":              {FilterBindingSpec{FilterRef: ref, Mode: "DryRun"}, "spec.mode"},
 		"nameless-resource": {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Resources: []MatchedResource{{}}}}, "spec.match.resources[0].resource"},
@@ -65,6 +67,26 @@ func TestValidateKeepsTheRulesOfFilterBindings(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			err := (&FilterBinding{Spec: tt.spec}).Validate()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error about %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestValidateKeepsTheRulesOfRegoPolicies(t *testing.T) {
+	tests := map[string]struct {
+		spec RegoPolicySpec
+		want string // "" if it is good
+	}{
+		"good":     {RegoPolicySpec{Rego: "package a", Settings: &runtime.RawExtension{Raw: []byte("{}")}, Deadline: &metav1.Duration{Duration: time.Second}}, ""},
+		"empty":    {RegoPolicySpec{}, "spec.rego"},
+		"settings": {RegoPolicySpec{Rego: "package a", Settings: &runtime.RawExtension{Raw: []byte("{")}}, "spec.settings"},
+		"deadline": {RegoPolicySpec{Rego: "package a", Deadline: &metav1.Duration{Duration: time.Hour}}, "spec.deadline"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := (&RegoPolicy{Spec: tt.spec}).Validate()
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error about %q", err, tt.want)
 			}
