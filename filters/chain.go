@@ -4,6 +4,7 @@ package filters
 
 import (
 	"crypto/x509"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
+	"github.com/portico-proxy/portico/filters/rego"
+	"github.com/portico-proxy/portico/filters/throttle"
 	"github.com/portico-proxy/portico/filters/trace"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
@@ -35,6 +38,12 @@ type Deps struct {
 	// Modules are those of WebAssembly filters. Without it, requests that are bound
 	// to one fare as if it had failed.
 	Modules *wasm.Library
+	// Policies are those in Rego. Without it, requests that are bound to one fare as
+	// if it had failed.
+	Policies *rego.Library
+	// Limiter counts requests that are kept to limits. It is required where
+	// there are Policies.
+	Limiter *throttle.Limiter
 	// Gate says who may have answers from memory.
 	Gate *authz.Gate
 	// Memory answers requests without the API server; nil answers none.
@@ -59,17 +68,27 @@ type Answerer interface {
 // last, and says what it found out about its policies. A filter whose policies
 // ask nothing of it is left out.
 func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
-	var restrict, memory []pipeline.Filter
-	var needed []func(*http.Request) bool
-	modules, found := d.Modules.Compile(s)
-	if modules.Binds() {
-		restrict, needed = append(restrict, modules), append(needed, modules.Needs)
-	}
 	var ask func(*http.Request) (*http.Request, bool)
 	var asked func(*http.Request) bool
+	var restrict, memory []pipeline.Filter
+	var needed []func(*http.Request) bool
 	if d.Memory != nil {
 		ask, asked = d.Memory.Ask, d.Memory.Asked
 		memory = append(memory, d.Memory)
+	}
+	last := d.Upstream
+	policies, found := d.Policies.Compile(s)
+	if policies.Binds() {
+		restrict, needed = append(restrict, policies), append(needed, policies.Needs)
+	}
+	modules, foundToo := d.Modules.Compile(s)
+	maps.Copy(found, foundToo)
+	if modules.Binds() {
+		restrict, needed = append(restrict, modules), append(needed, modules.Needs)
+	}
+	if policies.Throttles() {
+		door := &throttle.Filter{Limiter: d.Limiter, Ask: ask}
+		restrict, last = append(restrict, door), door.Upstream(last)
 	}
 	first := []pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
@@ -80,9 +99,9 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 			ImpersonateX509: d.ImpersonateX509,
 		}),
 	}
-	return pipeline.Chain(d.Telemetry.Tracer, d.Upstream, slices.Concat(
+	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,
-		restrict, // may it pass, and how: WebAssembly filters
+		restrict, // may it pass, how, and when: policies in Rego, WebAssembly filters, limits
 		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked}}, // whether memory may answer
 		memory, // reads that memory can answer stop here
 	)...), found

@@ -167,8 +167,11 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	}
 	p.gate = d.Gate
 	if o.watchCache {
-		d.Memory, err = p.remember(cfg, own, o)
+		if d.Memory, err = p.remember(cfg, own, o); err != nil {
+			return filters.Deps{}, err
+		}
 	}
+	err = p.limit(o, &d)
 	return d, err
 }
 
@@ -219,6 +222,7 @@ func (p *proxy) endWatches() {
 var followed = []schema.GroupVersionResource{
 	v1alpha1.GroupVersion.WithResource("cachepolicies"),
 	v1alpha1.GroupVersion.WithResource("wasmfilters"),
+	v1alpha1.GroupVersion.WithResource("regopolicies"),
 	v1alpha1.GroupVersion.WithResource("filterbindings"),
 }
 

@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/portico-proxy/portico/core/telemetry"
-	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
@@ -26,11 +23,7 @@ func (p *proxy) modules(client kubernetes.Interface, o proxyOptions) (*wasm.Libr
 		}
 		return code, nil
 	}
-	metrics := p.telemetry.Metrics
-	observe := func(b *v1alpha1.FilterBindingSpec, name, decision string, took time.Duration) {
-		metrics.Decided(telemetry.Decision{Filter: name, Phase: string(b.Phase), Mode: string(b.Mode), Decision: decision, Took: took})
-	}
 	return wasm.NewLibrary(wasm.Options{
-		CacheDir: o.filterCacheDir, Sources: wasm.Sources{ConfigMap: configMap}, Observe: observe, Log: p.log.WithName("wasm"),
+		CacheDir: o.filterCacheDir, Sources: wasm.Sources{ConfigMap: configMap}, Observe: p.decided, Log: p.log.WithName("wasm"),
 	})
 }

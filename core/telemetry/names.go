@@ -110,6 +110,8 @@ const (
 // Metrics of filters that run plugins. A filter is named by its FilterBinding.
 const (
 	metricFilterDuration = "portico_filter_duration_seconds"
+	metricLimits         = "portico_limit_decisions_total"
+	metricLimitKeys      = "portico_limit_keys"
 )
 
 // Why a read is not answered from memory.
@@ -169,6 +171,9 @@ const (
 	labelProof       = "proof"
 	labelPurpose     = "purpose"
 	labelFilter      = "filter"
+	labelPolicy      = "policy"
+	labelLimit       = "limit"
+	labelOutcome     = "outcome"
 	labelPhase       = "phase"
 	labelMode        = "mode"
 	labelDecision    = "decision"

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/filters"
+	"github.com/portico-proxy/portico/filters/rego"
+	"github.com/portico-proxy/portico/filters/throttle"
+)
+
+// limit prepares what asks policies in Rego and keeps requests to their limits.
+func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
+	var limiter *throttle.Limiter
+	limits, err := p.telemetry.ObserveLimits(func() int { return limiter.Len() })
+	if err != nil {
+		return err
+	}
+	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided})
+	d.Limiter = limiter
+	memory := d.Memory
+	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }
+	d.Policies = rego.NewLibrary(rego.Options{
+		Node: o.nodeName, Servable: servable, Observe: p.decided, Log: p.log.WithName("rego"),
+	})
+	return nil
+}
+
+// decided counts what a filter of a FilterBinding decided.
+func (p *proxy) decided(b *v1alpha1.FilterBindingSpec, name, decision string, took time.Duration) {
+	p.telemetry.Metrics.Decided(telemetry.Decision{Filter: name, Phase: string(b.Phase), Mode: string(b.Mode), Decision: decision, Took: took})
+}

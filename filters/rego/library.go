@@ -1,0 +1,164 @@
+package rego
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+)
+
+var errMissing = errors.New("there is no such RegoPolicy")
+
+// An Observer is told what a binding decided, and how long that took.
+type Observer func(binding *v1alpha1.FilterBindingSpec, name, decision string, took time.Duration)
+
+// Options says what policies may know. The zero value works.
+type Options struct {
+	// Node is the one that the proxy runs on.
+	Node string
+	// Servable reports whether memory would answer a request.
+	Servable func(*http.Request) bool
+	Observe  Observer
+	Log      logr.Logger
+}
+
+// Library has the policies of the configuration that is in force, with what they
+// have decided so far. It outlives every configuration.
+type Library struct {
+	options Options
+
+	mu      sync.Mutex // guards following
+	shelves map[string]*shelf
+}
+
+// A shelf is what is known of one RegoPolicy.
+type shelf struct {
+	policy *Policy  // the last good one; nil if there was none
+	good   [32]byte // what it was made of
+	bad    [32]byte // what err was found in
+	err    error    // of the newest; nil if that is policy
+	took   time.Duration
+}
+
+// NewLibrary returns an empty library.
+func NewLibrary(o Options) *Library {
+	if o.Observe == nil {
+		o.Observe = func(*v1alpha1.FilterBindingSpec, string, string, time.Duration) {}
+	}
+	if o.Servable == nil {
+		o.Servable = func(*http.Request) bool { return false }
+	}
+	return &Library{options: o, shelves: map[string]*shelf{}}
+}
+
+// Compile returns the filter that does what a snapshot asks for, and what is to
+// be said of its policies. A policy that is wrong leaves the one before it in
+// force; where there was none, its bindings' requests fare as their failure
+// policy says.
+func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
+	found, kept := config.Findings{}, map[string]*shelf{}
+	if l == nil {
+		l = NewLibrary(Options{Log: logr.Discard()})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range s.Objects {
+		if p, ok := o.(*v1alpha1.RegoPolicy); ok {
+			l.put(p, kept, found)
+		}
+	}
+	l.shelves = kept
+	return &Filter{options: &l.options, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
+}
+
+// put compiles p, unless that has been done, and puts it among those kept.
+func (l *Library) put(p *v1alpha1.RegoPolicy, kept map[string]*shelf, found config.Findings) {
+	if kept[p.Name] != nil {
+		found.Add(p, config.NotInForce("NameTaken", "A RegoPolicy of a file of this proxy has the same name and is used instead."))
+		return
+	}
+	s := cmp.Or(l.shelves[p.Name], &shelf{})
+	kept[p.Name] = s
+	l.update(p, s)
+	if s.err == nil {
+		found.Add(p, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", s.took.Milliseconds())))
+		return
+	}
+	found.Add(p, config.NotCompiled("Refused", "spec.rego, "+s.err.Error()))
+	if s.policy == nil {
+		found.Add(p, config.NotInForce("NotCompiled", "There is no policy: requests that it is bound to fare as failurePolicy says."))
+		return
+	}
+	found.Add(p, config.NotInForce("NotCompiled", "The policy before this one stays in force."))
+}
+
+// update makes s hold what p asks for, or leaves what it holds.
+func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
+	// It came from JSON and can be written as such.
+	text, _ := json.Marshal(p.Spec)
+	is := sha256.Sum256(text)
+	if s.policy != nil && s.good == is {
+		s.err = nil
+		return
+	}
+	if s.err != nil && s.bad == is {
+		return
+	}
+	began := time.Now()
+	policy, err := Compile(sourceOf(p))
+	if err != nil {
+		l.options.Log.Error(err, "RegoPolicy refused", "name", p.Name)
+		s.bad, s.err = is, err
+		return
+	}
+	*s = shelf{policy: policy, good: is, took: time.Since(began)}
+}
+
+func sourceOf(p *v1alpha1.RegoPolicy) Source {
+	s := Source{Name: p.Name, Rego: p.Spec.Rego}
+	if p.Spec.Settings != nil {
+		// What is no JSON has been refused, by the API server or with the file.
+		_ = json.Unmarshal(p.Spec.Settings.Raw, &s.Settings)
+	}
+	if p.Spec.Deadline != nil {
+		s.Deadline = p.Spec.Deadline.Duration
+	}
+	return s
+}
+
+// bindings joins the FilterBindings of a phase with their policies.
+func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string]*shelf, found config.Findings) []*binding {
+	var all []*binding
+	for _, b := range s.BindingsOf(v1alpha1.FilterKindRego, phase) {
+		bound := &binding{name: b.Name, spec: &b.Spec, err: errMissing}
+		if shelf := shelves[b.Spec.FilterRef.Name]; shelf != nil {
+			bound.policy, bound.err = shelf.policy, shelf.err
+		}
+		switch {
+		case bound.policy == nil:
+			found.Add(b, config.NotInForce("NoPolicy", fmt.Sprintf(
+				"RegoPolicy %s: %v. Requests that the binding matches fare as failurePolicy says.", b.Spec.FilterRef.Name, bound.err)))
+		case bound.question() == nil:
+			found.Add(b, config.NotInForce("NothingToAsk", fmt.Sprintf(
+				"RegoPolicy %s has no %s, which is what a binding of phase %s asks for.", b.Spec.FilterRef.Name, setsOf(phase), phase)))
+		}
+		all = append(all, bound)
+	}
+	return all
+}
+
+func setsOf(phase v1alpha1.FilterPhase) string {
+	if phase == v1alpha1.PhaseThrottle {
+		return limitsSet
+	}
+	return denySet + " or " + warnSet
+}

@@ -1,0 +1,320 @@
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	opa "github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/portico-proxy/portico/core/limit"
+)
+
+// The sets that a policy may have.
+const (
+	denySet   = "deny"
+	warnSet   = "warn"
+	limitsSet = "limits"
+)
+
+// defaultDeadline bounds one evaluation. It takes microseconds; this is for
+// policies that never end, and not for machines that are busy.
+const defaultDeadline = 100 * time.Millisecond
+
+// maxCompileErrors is how many mistakes an author is told of at once.
+const maxCompileErrors = 5
+
+var errDeadline = errors.New("the evaluation took longer than its deadline")
+
+// Source is what a policy is made of.
+type Source struct {
+	Name string
+	// Rego is one module.
+	Rego string
+	// Settings are what it reads as data.settings.
+	Settings any
+	// Deadline bounds one evaluation; 0 means 100ms.
+	Deadline time.Duration
+}
+
+// A Policy is a module that is ready to be asked.
+type Policy struct {
+	name     string
+	deadline time.Duration
+	compiler *ast.Compiler
+	pkg      ast.Ref
+	decision *question // of deny and warn; nil if it has neither
+	limits   *question // nil if it has none
+}
+
+// A question is some of a policy's sets, and what they depend on.
+type question struct {
+	query opa.PreparedEvalQuery
+	input *inputPlan
+	cache answers
+}
+
+// Compile reads a policy. Its errors name the line and the column.
+func Compile(s Source) (*Policy, error) {
+	options := ast.ParserOptions{Capabilities: capabilities(), ProcessAnnotation: true, RegoVersion: ast.RegoV1}
+	module, err := ast.ParseModuleWithOpts(s.Name, s.Rego, options)
+	if err != nil {
+		return nil, located(err)
+	}
+	compiler := ast.NewCompiler().WithCapabilities(options.Capabilities).WithStrict(true).
+		WithDefaultRegoVersion(ast.RegoV1).WithSchemas(schemas()).WithUseTypeCheckAnnotations(true)
+	if compiler.Compile(map[string]*ast.Module{s.Name: module}); compiler.Failed() {
+		return nil, located(compiler.Errors)
+	}
+	p := &Policy{name: s.Name, deadline: s.Deadline, compiler: compiler, pkg: module.Package.Path}
+	if p.deadline <= 0 {
+		p.deadline = defaultDeadline
+	}
+	if s.Settings == nil {
+		s.Settings = map[string]any{}
+	}
+	return p, p.prepare(s.Settings)
+}
+
+// capabilities are those of OPA without what may answer differently to the same
+// question: two requests that look alike must be decided alike.
+func capabilities() *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion()
+	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return b.Nondeterministic })
+	c.AllowNet = []string{}
+	return c
+}
+
+// schemas make a misspelt field an error, where Rego would take it for a
+// condition that is never met.
+func schemas() *ast.SchemaSet {
+	set, schema := ast.NewSchemaSet(), any(Schema())
+	set.Put(ast.SchemaRootRef, schema)
+	set.Put(ast.MustParseRef("schema.request"), schema)
+	return set
+}
+
+// located is err in the words of whoever wrote the policy.
+func located(err error) error {
+	var all ast.Errors
+	if !errors.As(err, &all) {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b *ast.Error) int { return a.Location.Compare(b.Location) })
+	texts := make([]string, 0, maxCompileErrors)
+	for _, e := range all[:min(len(all), maxCompileErrors)] {
+		texts = append(texts, at(e.Location)+strings.Join(strings.Fields(e.Message+" "+details(e)), " "))
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+func details(e *ast.Error) string {
+	if e.Details == nil {
+		return ""
+	}
+	lines := e.Details.Lines()
+	if len(lines) > 0 && strings.Contains(e.Message, lines[0]) {
+		lines = lines[1:]
+	}
+	return strings.Join(lines, " ")
+}
+
+func at(l *ast.Location) string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("line %d, column %d: ", l.Row, l.Col)
+}
+
+func (p *Policy) prepare(settings any) (err error) {
+	store := inmem.NewFromObjectWithOpts(map[string]any{"settings": settings}, inmem.OptReturnASTValuesOnRead(true))
+	if p.decision, err = p.ask(store, settings, denySet, warnSet); err != nil {
+		return err
+	}
+	if p.limits, err = p.ask(store, settings, limitsSet); err != nil {
+		return err
+	}
+	if p.decision == nil && p.limits == nil {
+		return fmt.Errorf("%s has none of the sets deny, warn and limits", p.pkg)
+	}
+	return nil
+}
+
+// ask prepares a question for those of the sets that the policy has.
+func (p *Policy) ask(store storage.Store, settings any, sets ...string) (*question, error) {
+	var rules []*ast.Rule
+	var parts []string
+	for _, set := range sets {
+		ref := p.pkg.Append(ast.StringTerm(set))
+		of := p.compiler.GetRulesExact(ref)
+		for _, r := range of {
+			if r.Head.RuleKind() != ast.MultiValue {
+				return nil, fmt.Errorf("%s%s must be a set: write %q", at(r.Location), set, set+" contains … if { … }")
+			}
+		}
+		if len(of) > 0 {
+			parts = append(parts, fmt.Sprintf("%q: %s", set, ref))
+			rules = append(rules, of...)
+		}
+	}
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	refs, err := p.dependencies(rules, settings)
+	if err != nil {
+		return nil, err
+	}
+	query, err := opa.New(
+		opa.Query("answer = {"+strings.Join(parts, ", ")+"}"), opa.Compiler(p.compiler), opa.Store(store), opa.StrictBuiltinErrors(true),
+	).PrepareForEval(context.Background()) //nolint:forbidigo // nothing is waited for
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", p.pkg, err)
+	}
+	return &question{query: query, input: planInput(refs)}, nil
+}
+
+// dependencies are the fields of input that rules, and all that they lead to,
+// read. What they read of data must be there.
+func (p *Policy) dependencies(rules []*ast.Rule, settings any) (inputs []string, err error) {
+	seen := map[*ast.Rule]bool{}
+	for len(rules) > 0 {
+		r := rules[0]
+		rules = rules[1:]
+		if seen[r] {
+			continue
+		}
+		seen[r] = true
+		for other := range p.compiler.Graph.Dependencies(r) {
+			rules = append(rules, other.(*ast.Rule))
+		}
+		ast.WalkRefs(r, func(ref ast.Ref) bool {
+			switch head := ref[0]; {
+			case head.Equal(ast.InputRootDocument):
+				inputs = append(inputs, dotted(ref))
+			case head.Equal(ast.DefaultRootDocument) && err == nil:
+				err = p.checkData(ref, settings)
+			}
+			return false
+		})
+	}
+	return inputs, err
+}
+
+// dotted are the parts of a ref after its head, up to the first that is not
+// constant.
+func dotted(ref ast.Ref) string {
+	var parts []string
+	for _, term := range ref.ConstantPrefix()[1:] {
+		s, ok := term.Value.(ast.String)
+		if !ok {
+			break
+		}
+		parts = append(parts, string(s))
+	}
+	return strings.Join(parts, ".")
+}
+
+// checkData refuses what nothing stands behind: a limit that compares with it
+// would be none.
+func (p *Policy) checkData(ref ast.Ref, settings any) error {
+	constant := ref.ConstantPrefix()
+	if len(p.compiler.GetRules(constant)) > 0 {
+		return nil
+	}
+	parts := strings.Split(dotted(constant), ".")
+	if parts[0] != "settings" {
+		return fmt.Errorf("%sthere is no %s: a policy has its own package and data.settings", at(ref[0].Location), constant)
+	}
+	for i, part := range parts[1:] {
+		inside, ok := settings.(map[string]any)
+		if settings, ok = inside[part], ok && inside[part] != nil; !ok {
+			return fmt.Errorf("%sspec.settings has no %s", at(ref[0].Location), strings.Join(parts[1:i+2], "."))
+		}
+	}
+	return nil
+}
+
+// Answer is what a policy says of a request.
+type Answer struct {
+	Deny, Warn []string
+	Limits     []limit.Limit
+}
+
+// Decide asks for deny and warn.
+func (p *Policy) Decide(ctx context.Context, facts *Facts) (Answer, error) {
+	return p.answer(ctx, p.decision, facts)
+}
+
+// Limits asks for limits.
+func (p *Policy) Limits(ctx context.Context, facts *Facts) (Answer, error) {
+	return p.answer(ctx, p.limits, facts)
+}
+
+func (p *Policy) answer(ctx context.Context, q *question, facts *Facts) (Answer, error) {
+	if q == nil {
+		return Answer{}, nil
+	}
+	var space [256]byte
+	key := q.input.key(space[:0], facts)
+	if a, ok := q.cache.get(key); ok {
+		return a, nil
+	}
+	a, err := p.evaluate(ctx, q, q.input.value(facts))
+	if err == nil && len(key) <= maxKey {
+		q.cache.put(string(key), a)
+	}
+	return a, err
+}
+
+// maxKey is how long what a request is decided by may be to be remembered, in
+// bytes.
+const maxKey = 4 << 10
+
+func (p *Policy) evaluate(ctx context.Context, q *question, input ast.Value) (Answer, error) {
+	within, cancel := context.WithTimeout(ctx, p.deadline)
+	defer cancel()
+	results, err := q.query.Eval(within, opa.EvalParsedInput(input), opa.EvalSortSets(true))
+	switch {
+	case err != nil && within.Err() != nil && ctx.Err() == nil:
+		return Answer{}, errDeadline
+	case err != nil:
+		return Answer{}, fmt.Errorf("evaluate: %w", err)
+	case len(results) != 1:
+		return Answer{}, fmt.Errorf("evaluate: %d results", len(results))
+	}
+	sets, _ := results[0].Bindings["answer"].(map[string]any)
+	return read(p.name, sets)
+}
+
+// read takes a policy at its word, or not at all: what is no limit is an error.
+func read(policy string, sets map[string]any) (a Answer, err error) {
+	for name, set := range sets {
+		for _, element := range set.([]any) {
+			if name == limitsSet {
+				l, err := limit.Decode(element)
+				if err != nil {
+					return Answer{}, err
+				}
+				l.Policy = policy
+				a.Limits = append(a.Limits, l)
+				continue
+			}
+			text, ok := element.(string)
+			if !ok || text == "" {
+				return Answer{}, fmt.Errorf("%s contains %v: it must contain texts that say why", name, element)
+			}
+			if name == denySet {
+				a.Deny = append(a.Deny, text)
+			} else {
+				a.Warn = append(a.Warn, text)
+			}
+		}
+	}
+	return a, nil
+}
