@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
 
 	"github.com/portico-proxy/portico/filters/wasm"
 )
@@ -23,7 +26,23 @@ func (p *proxy) modules(client kubernetes.Interface, o proxyOptions) (*wasm.Libr
 		}
 		return code, nil
 	}
-	return wasm.NewLibrary(wasm.Options{
-		CacheDir: o.filterCacheDir, Sources: wasm.Sources{ConfigMap: configMap}, Observe: p.decided, Log: p.log.WithName("wasm"),
-	})
+	login, err := o.registryLogin()
+	if err != nil {
+		return nil, err
+	}
+	sources := wasm.Sources{ConfigMap: configMap, URL: wasm.FromURL(http.DefaultClient), OCI: wasm.FromOCI(http.DefaultClient, login)}
+	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: sources, Observe: p.decided, Log: p.log.WithName("wasm")})
+}
+
+// registryLogin finds credentials of registries where docker keeps them; nil is
+// nowhere.
+func (o proxyOptions) registryLogin() (auth.CredentialFunc, error) {
+	if o.registryConfig == "" {
+		return nil, nil
+	}
+	store, err := credentials.NewStore(o.registryConfig, credentials.StoreOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read --registry-config: %w", err)
+	}
+	return credentials.Credential(store), nil
 }

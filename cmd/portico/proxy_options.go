@@ -46,6 +46,7 @@ type proxyOptions struct {
 	policyDir      string
 	watchPolicies  bool
 	filterCacheDir string
+	registryConfig string
 
 	metricsAddress    string
 	healthAddress     string
@@ -121,6 +122,7 @@ func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.watchPolicies, "watch-policies", o.watchPolicies, "Follow policies in the API as well, where their CustomResourceDefinition is installed and the proxy's identity may read them.")
 	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes.")
 	f.StringVar(&o.filterCacheDir, "filter-cache-dir", o.filterCacheDir, "Directory that keeps WebAssembly modules that were fetched, and what they were compiled to, so that both are there at once after a restart. Only the proxy may write there. Empty keeps nothing.")
+	f.StringVar(&o.registryConfig, "registry-config", o.registryConfig, "File of credentials of the registries that WebAssembly modules come from, as docker's config.json. Empty asks them anonymously.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)
 	f.StringVar(&o.healthAddress, "health-probe-bind-address", o.healthAddress, `Where /healthz and /readyz are; "0" turns them off.`)
 	f.BoolVar(&o.profiling, "profiling", o.profiling, "Serve /debug/pprof on --metrics-bind-address. Profiles tell what the proxy does, and for whom.")

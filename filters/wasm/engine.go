@@ -26,6 +26,7 @@ const instantiateTimeout = 10 * time.Second
 type Engine struct {
 	log   logr.Logger
 	cache wazero.CompilationCache
+	open  atomic.Int32 // modules that are
 
 	mu       sync.Mutex
 	runtimes map[class]wazero.Runtime
@@ -106,6 +107,7 @@ func (s *Spec) class() class {
 
 // Module is a compiled module with its instances.
 type Module struct {
+	engine                     *Engine
 	spec                       Spec
 	log                        logr.Logger
 	runtime                    wazero.Runtime
@@ -132,9 +134,10 @@ func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
 		return nil, fmt.Errorf("compile filter %s: %w", s.Name, err)
 	}
 	m := &Module{
-		spec: s, log: e.log.WithValues("filter", s.Name), runtime: r, compiled: compiled, counters: newCounters(),
+		engine: e, spec: s, log: e.log.WithValues("filter", s.Name), runtime: r, compiled: compiled, counters: newCounters(),
 		idle: make(chan *instance, s.Instances), broken: make(chan struct{}, s.Instances),
 	}
+	e.open.Add(1)
 	if err := m.start(ctx); err != nil {
 		m.free(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("start filter %s: %w", s.Name, err)
@@ -226,6 +229,7 @@ func (m *Module) Close(ctx context.Context) {
 }
 
 func (m *Module) free(ctx context.Context) {
+	defer m.engine.open.Add(-1)
 	for {
 		select {
 		case i := <-m.idle:

@@ -81,7 +81,7 @@ func (f *fetcher) wake() {
 }
 
 // content is a source's, or why it is not there.
-func (f *fetcher) content(s *v1alpha1.WasmSource) (content, error) {
+func (f *fetcher) content(s *v1alpha1.WasmSource) (moduleCode, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if isLocal(s) {
@@ -90,10 +90,10 @@ func (f *fetcher) content(s *v1alpha1.WasmSource) (content, error) {
 		}
 		return local(s)
 	}
-	id := remote(s)
+	id := pinOf(s)
 	f.used[id] = true
 	// Whoever has compiled it already never asks for the code.
-	return content{identity: id, code: func() ([]byte, error) { return f.fetched(id, s) }}, nil
+	return moduleCode{identity: id, code: func() ([]byte, error) { return f.fetched(id, s) }}, nil
 }
 
 // fetched returns code that has been fetched, or orders it.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,5 +202,47 @@ func TestModulesAreFetchedAside(t *testing.T) {
 	<-retried
 	if _, found := third.Compile(snapshot(other)); isIn(found, other, config.Compiled).Status != metav1.ConditionFalse {
 		t.Errorf("another digest: got %+v", found)
+	}
+}
+
+func TestAThousandReloadsUnderLoadLeakNothing(t *testing.T) {
+	l, _ := shelfOf(t, Options{})
+	code := base64.StdEncoding.EncodeToString(fromC(t, guestInC))
+	policies := func(n int) *config.Snapshot {
+		w := wasmFilter("labels", v1alpha1.WasmSource{Inline: code})
+		w.Spec.Config.Raw = fmt.Appendf(nil, `{"n":%d}`, n)
+		return snapshot(w, bindingTo("labels"))
+	}
+	first, _ := l.Compile(policies(0))
+	stop, callers := make(chan struct{}), sync.WaitGroup{}
+	for range 4 {
+		callers.Go(func() {
+			for asked := false; ; asked = true {
+				if got := post(t, first, plainPod, "X-Case", "deny"); got.Code != 403 {
+					t.Errorf("got %+v", got)
+				}
+				select {
+				case <-stop:
+					if asked {
+						return
+					}
+				default:
+				}
+			}
+		})
+	}
+	for n := range 1000 {
+		if _, found := l.Compile(policies(n)); len(found) != 1 {
+			t.Fatalf("got %+v", found)
+		}
+	}
+	close(stop)
+	callers.Wait()
+	if n := l.engine.open.Load(); n != 1 {
+		t.Errorf("%d modules are open", n)
+	}
+	l.Compile(snapshot())
+	if n := l.engine.open.Load(); n != 0 {
+		t.Errorf("%d modules are open where none is asked for", n)
 	}
 }

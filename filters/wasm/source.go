@@ -21,13 +21,13 @@ type Sources struct {
 	// ConfigMap returns the key of binaryData, or nil if there is none.
 	ConfigMap func(ctx context.Context, namespace, name, key string) ([]byte, error)
 	// URL reads what is at an https address.
-	URL func(ctx context.Context, url string) (io.ReadCloser, error)
+	URL func(ctx context.Context, url string) ([]byte, error)
 	// OCI reads the one layer of an artifact, which it has checked.
-	OCI func(ctx context.Context, reference string) (io.ReadCloser, error)
+	OCI func(ctx context.Context, reference string) ([]byte, error)
 }
 
-// content is a module's code, before it is needed.
-type content struct {
+// moduleCode is a module's code, before it is needed.
+type moduleCode struct {
 	identity string // equal for equal code
 	code     func() ([]byte, error)
 }
@@ -36,18 +36,18 @@ type content struct {
 func isLocal(s *v1alpha1.WasmSource) bool { return s.File != "" || s.Inline != "" }
 
 // local reads a source that needs no network.
-func local(s *v1alpha1.WasmSource) (content, error) {
+func local(s *v1alpha1.WasmSource) (moduleCode, error) {
 	code, err := s.InlineCode()
 	if s.File != "" {
 		code, err = readModule(s.File)
 	}
 	if err != nil {
-		return content{}, err
+		return moduleCode{}, err
 	}
 	if err := check(code, s.SHA256); err != nil {
-		return content{}, err
+		return moduleCode{}, err
 	}
-	return content{identity: digestOf(code), code: func() ([]byte, error) { return code, nil }}, nil
+	return moduleCode{identity: digestOf(code), code: func() ([]byte, error) { return code, nil }}, nil
 }
 
 func readModule(name string) ([]byte, error) {
@@ -83,8 +83,8 @@ func digestOf(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// remote is equal for sources whose code is: they are pinned.
-func remote(s *v1alpha1.WasmSource) string {
+// pinOf is equal for sources whose code is: they are pinned.
+func pinOf(s *v1alpha1.WasmSource) string {
 	if s.OCI != "" {
 		return digestOf([]byte(s.OCI))
 	}
@@ -99,9 +99,9 @@ func (o *Sources) read(ctx context.Context, s *v1alpha1.WasmSource) (code []byte
 	case s.ConfigMap != nil && o.ConfigMap != nil:
 		code, err = o.ConfigMap(ctx, s.ConfigMap.Namespace, s.ConfigMap.Name, s.ConfigMap.Key)
 	case s.URL != "" && o.URL != nil:
-		code, err = readFrom(o.URL(ctx, s.URL))
+		code, err = o.URL(ctx, s.URL)
 	case s.OCI != "" && o.OCI != nil:
-		code, err = readFrom(o.OCI(ctx, s.OCI))
+		code, err = o.OCI(ctx, s.OCI)
 	default:
 		return nil, errUnsupported
 	}
@@ -109,12 +109,4 @@ func (o *Sources) read(ctx context.Context, s *v1alpha1.WasmSource) (code []byte
 		return nil, err
 	}
 	return code, check(code, s.SHA256)
-}
-
-func readFrom(r io.ReadCloser, err error) ([]byte, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return readAll(r)
 }

@@ -1,6 +1,7 @@
 package filters
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,6 +98,24 @@ func TestFiltersOfFilesRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the policy is gone", func() bool { got, err := labelsOf(t, jane); return err == nil && got == "" })
+}
+
+func TestFiltersOfConfigMapsRun(t *testing.T) {
+	p, guest := newProxy(t), fromC(t, "../../../plugins/tck/guests/c/guest.c")
+	code, err := os.ReadFile(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// First the filter: the module comes when it comes.
+	source := fmt.Sprintf("{configMap: {namespace: default, name: guest, key: guest.wasm}, sha256: %x}", sha256.Sum256(code))
+	apply(t, ofGuest("stamp", source)+bound("stamp"))
+	must(t, world.KubeconfigPath(), "", "wait", "--for=condition=Compiled=false", "--timeout=2m", "wasmfilter/stamp")
+	must(t, world.KubeconfigPath(), "", "create", "configmap", "guest", "--from-file="+guest)
+	t.Cleanup(func() { must(t, world.KubeconfigPath(), "", "delete", "configmap", "guest") })
+	inForce(t, "wasmfilter/stamp", "filterbinding/stamp")
+	if got, err := labelsOf(t, p.Kubeconfig(world.Token("jane"))); err != nil || got != `{"team":"web"}` {
+		t.Errorf("%v, %s", err, got)
+	}
 }
 
 func TestTheAPIServerRefusesBadFilters(t *testing.T) {
