@@ -70,6 +70,15 @@ func (l Loader) Load() (*Snapshot, error) {
 	return snapshot, nil
 }
 
+// LoadFile reads the policies of one file.
+func (l Loader) LoadFile(name string) ([]runtime.Object, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return l.decode(name, data)
+}
+
 func (l Loader) files() ([]string, error) {
 	if l.Dir == "" {
 		return nil, nil

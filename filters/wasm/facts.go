@@ -29,9 +29,10 @@ type End struct {
 
 // A Denial is a refusal in a guest's words.
 type Denial struct {
-	Code            int
-	Reason, Message string
-	RetryAfter      int // seconds; 0 says nothing
+	Code       int    `json:"code,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+	Message    string `json:"message,omitempty"`
+	RetryAfter int    `json:"retryAfter,omitempty"` // seconds; 0 says nothing
 }
 
 // objects are an object before and after what happened to it, as JSON.

@@ -178,7 +178,7 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 		return err
 	}
 	began := time.Now()
-	m, err := l.engine.Load(ctx, specOf(w, code))
+	m, err := l.engine.Load(ctx, SpecOf(w, code))
 	if err != nil {
 		l.options.Log.Error(err, "WasmFilter refused", "name", w.Name)
 		s.bad, s.err = key, err
@@ -200,7 +200,8 @@ func keyOf(w *v1alpha1.WasmFilter, identity string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func specOf(w *v1alpha1.WasmFilter, code []byte) Spec {
+// SpecOf is the module that a WasmFilter describes, once its code is there.
+func SpecOf(w *v1alpha1.WasmFilter, code []byte) Spec {
 	s := Spec{
 		Name: w.Name, Code: code,
 		MemoryMiB: cmp.Or(w.Spec.Limits.MemoryMiB, defaultMemoryMiB),

@@ -79,18 +79,29 @@ func (f *Filter) free(ctx context.Context) {
 // enters it leaves it. A request that began with an older chain is so judged
 // by the newest policies, and an old module can be closed.
 func (f *Filter) enter() (*Filter, error) {
-	for f != nil {
+	for first := f; f != nil; {
 		f.mu.Lock()
 		next := f.next
 		if !f.retired {
 			f.users++
 			f.mu.Unlock()
+			first.shorten(f)
 			return f, nil
 		}
 		f.mu.Unlock()
 		f = next
 	}
 	return nil, unavailable("the proxy is shutting down")
+}
+
+// shorten lets go of all filters between f and one that came after it.
+func (f *Filter) shorten(to *Filter) {
+	if f == to {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = to
 }
 
 func (f *Filter) leave(ctx context.Context) {

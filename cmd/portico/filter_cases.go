@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/filters/wasm"
+)
+
+// tried are the files that a filter is tried with.
+type tried struct{ module, policy, cases string }
+
+func (o *tried) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.module, "wasm", "filter.wasm", "Module to try.")
+	cmd.Flags().StringVar(&o.policy, "policy", "policy.yaml", "File with the WasmFilter whose configuration, capabilities and limits the module gets.")
+	cmd.Flags().StringVar(&o.cases, "cases", "cases.yaml", "File of what the module is asked.")
+}
+
+// A filterCase is what a filter is asked, and what it shall answer.
+type filterCase struct {
+	Name    string           `json:"name"`
+	Request wasm.Described   `json:"request"`
+	Object  *json.RawMessage `json:"object,omitempty"`
+	Want    filterAnswer     `json:"want"`
+}
+
+// A filterAnswer is empty for a request that passes unchanged and an object that
+// is kept.
+type filterAnswer struct {
+	Refused  *wasm.Denial     `json:"refused,omitempty"`
+	Warnings []string         `json:"warnings,omitempty"`
+	Object   *json.RawMessage `json:"object,omitempty"`
+	Error    string           `json:"error,omitempty"`
+}
+
+// trial is a module with its cases.
+type trial struct {
+	engine *wasm.Engine
+	module *wasm.Module
+	cases  []filterCase
+}
+
+// begin loads the module.
+func (o *tried) begin(ctx context.Context, log io.Writer) (*trial, error) {
+	spec, err := o.spec()
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(o.cases)
+	if err != nil {
+		return nil, fmt.Errorf("read --cases: %w", err)
+	}
+	t := &trial{}
+	if err := yaml.UnmarshalStrict(text, &t.cases); err != nil {
+		return nil, fmt.Errorf("read --cases=%s: %w", o.cases, err)
+	}
+	if t.engine, err = wasm.NewEngine("", printed(log)); err != nil {
+		return nil, err
+	}
+	if t.module, err = t.engine.Load(ctx, *spec); err != nil {
+		return nil, errors.Join(err, t.engine.Close(ctx))
+	}
+	return t, nil
+}
+
+func (t *trial) end(ctx context.Context) error {
+	t.module.Close(ctx)
+	return t.engine.Close(ctx)
+}
+
+// spec is what the policy says of the module.
+func (o *tried) spec() (*wasm.Spec, error) {
+	code, err := os.ReadFile(o.module)
+	if err != nil {
+		return nil, fmt.Errorf("read --wasm: %w", err)
+	}
+	loader := config.Loader{Scheme: runtime.NewScheme()}
+	if err := v1alpha1.AddToScheme(loader.Scheme); err != nil {
+		return nil, fmt.Errorf("register policies: %w", err)
+	}
+	policies, err := loader.LoadFile(o.policy)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range policies {
+		if w, ok := p.(*v1alpha1.WasmFilter); ok {
+			spec := wasm.SpecOf(w, code)
+			spec.WallClock = max(spec.WallClock, time.Second) // what is tried is not in a hurry
+			return &spec, nil
+		}
+	}
+	return nil, fmt.Errorf("--policy=%s has no WasmFilter", o.policy)
+}
+
+// ask puts one case to the module.
+func (t *trial) ask(ctx context.Context, c *filterCase) (got filterAnswer) {
+	facts := c.Request.Facts()
+	v, err := t.module.Request(ctx, facts)
+	got.Refused, got.Warnings = v.Denial, v.Warnings
+	if err == nil && got.Refused == nil && c.Object != nil {
+		var o wasm.ObjectVerdict
+		o, err = t.module.Object(ctx, facts, wasm.Pair{Current: *c.Object})
+		got.Warnings = append(got.Warnings, o.Warnings...)
+		if got.Refused = o.Denial; o.Dropped && o.Denial == nil {
+			got.Refused = &wasm.Denial{}
+		}
+		if o.Patched != nil {
+			got.Object = new(json.RawMessage(o.Patched))
+		}
+	}
+	if err != nil {
+		got.Error = err.Error()
+	}
+	return got
+}
+
+// differs says how an answer is not the one that is wanted. Objects are compared
+// by what they say, not by how they are written.
+func differs(want, got filterAnswer) string {
+	if same(want, got) {
+		return ""
+	}
+	return cmp.Diff(described(want), described(got))
+}
+
+func same(a, b filterAnswer) bool { return reflect.DeepEqual(plain(a), plain(b)) }
+
+func plain(a filterAnswer) (v any) {
+	b, err := json.Marshal(a)
+	if err != nil || json.Unmarshal(b, &v) != nil {
+		return a
+	}
+	return v
+}
+
+// described is an answer as YAML.
+func described(a filterAnswer) string {
+	text, err := yaml.Marshal(a)
+	if err != nil {
+		return err.Error()
+	}
+	return string(bytes.TrimSpace(text))
+}
+
+// printed is a log that shows what modules say.
+func printed(w io.Writer) logr.Logger {
+	return funcr.New(func(_, line string) { fmt.Fprintln(w, "log:", line) }, funcr.Options{Verbosity: 1})
+}

@@ -1,0 +1,67 @@
+package filters
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+// blocks are what a page tells its reader to type or to write.
+var blocks = regexp.MustCompile("(?s)```(sh|go|yaml)(?: file=(\\S+))?\n(.*?)```")
+
+// script does what a page says, in its order. What it would leave in /tmp is in
+// dir.
+func script(t *testing.T, page, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, m := range blocks.FindAllStringSubmatch(string(text), -1) {
+		switch {
+		case m[2] != "":
+			b.WriteString("cat > " + m[2] + " <<'END_OF_FILE'\n" + m[3] + "END_OF_FILE\n")
+		case m[1] == "sh":
+			// A machine that is busy with other tests needs more time.
+			b.WriteString(strings.ReplaceAll(m[3], "portico filter build", "sed -i 's/100ms/10s/' policy.yaml\nportico filter build"))
+		}
+	}
+	return strings.ReplaceAll(b.String(), "/tmp/", dir+"/")
+}
+
+func TestGuideToWasmFilters(t *testing.T) {
+	for _, tool := range []string{"clang", "wasm-ld"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the guide ends in C, which needs clang and lld: %v", err)
+		}
+	}
+	p, dir := newProxy(t), t.TempDir()
+	binary := proxy.Binary(t)
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"portico": binary, "kubectl": world.Program("kubectl")} {
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("bash", "-exc", script(t, "docs/write-a-wasm-filter.md", dir))
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+p.Kubeconfig(world.Token("jane")), "GOFLAGS=-mod=mod", "PATH="+bin+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"ok    passwords are refused", "team=nobody", "keep passwords in Secrets (filter stamp)", "Careful, jane: this cannot be undone"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}
