@@ -209,16 +209,15 @@ func (f *follower) prove() {
 
 // ask finds out how new the newest state is, and sees to it that it is reached.
 func (f *follower) ask() proof {
+	if l := f.entry.list(f.ctx, f.question); l != nil {
+		return proof{rv: l.rv, how: telemetry.ProofNatural, listing: l}
+	}
 	rv, err := f.cache.newest(f.ctx, f.entry)
 	p := proof{rv: rv, err: err, how: telemetry.ProofNatural}
 	if err != nil {
 		return p
 	}
-	if _, ok := f.wait(rv, naturally); ok {
-		return p
-	}
-	p.listing = f.entry.list(f.ctx, f.question)
-	if p.listing == nil {
+	if _, ok := f.wait(rv, naturally); !ok {
 		f.catchUp(&p)
 	}
 	return p

@@ -202,12 +202,18 @@ type comparison struct {
 	places chan struct{}
 	asked  atomic.Int64
 	memory atomic.Int64
+
+	mu    sync.Mutex // guards later
+	later []string   // paths to ask again
 }
 
 func (h *history) compare(accept string, atOnce int, each func(*comparison)) {
 	c := &comparison{history: h, accept: accept, places: make(chan struct{}, atOnce)}
 	each(c)
 	c.busy.Wait()
+	for _, path := range c.later {
+		c.again(path)
+	}
 	h.t.Logf("%d reads, %d from memory", c.asked.Load(), c.memory.Load())
 	if c.memory.Load()*2 < c.asked.Load() {
 		h.t.Error("less than half of it came from memory")
@@ -227,21 +233,32 @@ func (c *comparison) ask(path string, q url.Values) {
 	})
 }
 
-// both reports how the two doors differ and returns the API server's answer.
+// both asks both doors and returns the API server's answer. Where they differ it
+// is asked again when nobody else asks: on a busy machine a watch may have ended
+// before it had said all.
 func (c *comparison) both(path string) answer {
 	want, got := c.once(path)
-	// On a busy machine a watch may have ended before it had said all.
-	for try := 0; try < 2 && !want.equal(got); try++ {
-		want, got = c.once(path)
-	}
 	c.asked.Add(1)
 	if got.servedBy != fromUpstream {
 		c.memory.Add(1)
 	}
 	if !want.equal(got) {
-		c.t.Errorf("%s (%q): %d, want %d\n%s", path, got.servedBy, got.code, want.code, cmp.Diff(want.body, got.body))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.later = append(c.later, path)
 	}
 	return want
+}
+
+// again reports how the two doors differ, the second time as well.
+func (c *comparison) again(path string) {
+	want, got := c.once(path)
+	if !want.equal(got) {
+		want, got = c.once(path)
+	}
+	if !want.equal(got) {
+		c.t.Errorf("%s (%q): %d, want %d\n%s", path, got.servedBy, got.code, want.code, cmp.Diff(want.body, got.body))
+	}
 }
 
 func (c *comparison) once(path string) (want, got answer) {
