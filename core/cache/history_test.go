@@ -107,30 +107,30 @@ func (c *client) configMap(key string) (value, body string) {
 func (c *client) post() {
 	key := c.key()
 	value, body := c.configMap(key)
-	c.write(operation{key, create, value}, http.MethodPost, c.path, cachetest.JSON, body)
+	c.write(cachetest.Operation{Key: key, Kind: cachetest.Create, Value: value}, http.MethodPost, c.path, cachetest.JSON, body)
 }
 
 func (c *client) put() {
 	key := c.key()
 	value, body := c.configMap(key)
-	c.write(operation{key, change, value}, http.MethodPut, c.path+"/"+key, cachetest.JSON, body)
+	c.write(cachetest.Operation{Key: key, Kind: cachetest.Change, Value: value}, http.MethodPut, c.path+"/"+key, cachetest.JSON, body)
 }
 
 func (c *client) patch() {
 	key := c.key()
 	value, body := c.configMap(key)
-	c.write(operation{key, change, value}, http.MethodPatch, c.path+"/"+key, "application/merge-patch+json", body)
+	c.write(cachetest.Operation{Key: key, Kind: cachetest.Change, Value: value}, http.MethodPatch, c.path+"/"+key, "application/merge-patch+json", body)
 }
 
 func (c *client) apply() {
 	key := c.key()
 	value, body := c.configMap(key)
-	c.write(operation{key, put, value}, http.MethodPatch, c.path+"/"+key+"?fieldManager=test&force=true", "application/apply-patch+yaml", body)
+	c.write(cachetest.Operation{Key: key, Kind: cachetest.Put, Value: value}, http.MethodPatch, c.path+"/"+key+"?fieldManager=test&force=true", "application/apply-patch+yaml", body)
 }
 
 func (c *client) remove() {
 	key := c.key()
-	c.write(operation{key, remove, ""}, http.MethodDelete, c.path+"/"+key, "", "")
+	c.write(cachetest.Operation{Key: key, Kind: cachetest.Remove}, http.MethodDelete, c.path+"/"+key, "", "")
 }
 
 // answer is an object, a list, a Status or a watch event's object.
@@ -167,14 +167,14 @@ func (c *client) do(d *cachetest.Door, method, path, contentType, body string) (
 	return a, res.StatusCode, start
 }
 
-func (c *client) write(o operation, method, path, contentType, body string) {
+func (c *client) write(o cachetest.Operation, method, path, contentType, body string) {
 	a, code, start := c.do(c.writers[c.r.IntN(len(c.writers))], method, path, contentType, body)
-	outcome := done
+	outcome := cachetest.Done
 	switch {
 	case code == http.StatusNotFound, a.Reason == "AlreadyExists":
-		outcome = refused
+		outcome = cachetest.Refused
 	case code == http.StatusConflict:
-		outcome = conflict
+		outcome = cachetest.Conflict
 	case code >= http.StatusMultipleChoices:
 		c.t.Errorf("%s %s: %d %s", method, path, code, a.Reason)
 		return
@@ -183,7 +183,7 @@ func (c *client) write(o operation, method, path, contentType, body string) {
 	c.record(start, o, outcome)
 }
 
-func (c *client) record(start int64, o operation, outcome string) {
+func (c *client) record(start int64, o cachetest.Operation, outcome string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ops = append(c.ops, porcupine.Operation{ClientId: c.id, Input: o, Output: outcome, Call: start, Return: time.Now().UnixNano()})
@@ -202,7 +202,7 @@ func (c *client) read(path string) (answer, int64, bool) {
 func (c *client) get() {
 	key := c.key()
 	if a, start, ok := c.read(c.path + "/" + key); ok {
-		c.record(start, operation{key: key}, a.Data["v"])
+		c.record(start, cachetest.Operation{Key: key}, a.Data["v"])
 	}
 }
 
@@ -296,7 +296,7 @@ func values(items []answer) map[string]string {
 // saw records a read of the newest state of all keys.
 func (c *client) saw(start int64, s snapshot) {
 	for _, key := range c.keys {
-		c.record(start, operation{key: key}, s.values[key])
+		c.record(start, cachetest.Operation{Key: key}, s.values[key])
 	}
 	c.remember(s)
 }

@@ -15,62 +15,6 @@ import (
 	"github.com/portico-proxy/portico/core/cache/cachetest"
 )
 
-// kind is what an operation does with its key.
-type kind uint8
-
-const (
-	read   kind = iota
-	put         // whether or not it is there
-	create      // unless it is there
-	change      // if it is there
-	remove      // if it is there
-)
-
-// operation is one read or write of one key; a list reads every key.
-type operation struct {
-	key   string
-	kind  kind
-	value string // "" is absence
-}
-
-// What may become of a write. A read says what it saw.
-const (
-	done     = "done"
-	refused  = "refused"  // it is there, or is not
-	conflict = "conflict" // somebody else was quicker
-)
-
-// register is what each key has to be like.
-var register = porcupine.Model{
-	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		byKey := map[string][]porcupine.Operation{}
-		for _, o := range history {
-			key := o.Input.(operation).key
-			byKey[key] = append(byKey[key], o)
-		}
-		var parts [][]porcupine.Operation
-		for _, part := range byKey {
-			parts = append(parts, part)
-		}
-		return parts
-	},
-	Init: func() any { return "" },
-	Step: func(state, input, output any) (bool, any) {
-		in, there := input.(operation), state != ""
-		if in.kind == read {
-			return output == state, state
-		}
-		fits := in.kind == put || there == (in.kind != create)
-		switch output {
-		case conflict:
-			return true, state
-		case refused:
-			return !fits, state
-		}
-		return fits, in.value
-	},
-}
-
 // A door is opened anew for each client.
 type opener func(testing.TB) *cachetest.Door
 
@@ -119,7 +63,7 @@ func endure(t *testing.T, p *proxy, writers ...opener) {
 
 // verdict is whether the operations can have happened one after another.
 func (h *history) verdict() porcupine.CheckResult {
-	return porcupine.CheckOperationsTimeout(register, h.ops, 2*time.Minute)
+	return porcupine.CheckOperationsTimeout(cachetest.Register, h.ops, 2*time.Minute)
 }
 
 func TestReadsAreLinearizable(t *testing.T) {

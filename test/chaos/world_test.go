@@ -1,0 +1,123 @@
+package chaos
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"k8s.io/client-go/rest"
+
+	"github.com/portico-proxy/portico/test/controlplane"
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+const (
+	apiServers = 2
+	replicas   = 3
+)
+
+// world is two API servers with one etcd and several proxies in front of both.
+type world struct {
+	t       *testing.T
+	plane   *controlplane.ControlPlane
+	proxies []*proxy.Proxy
+	doors   []door
+	direct  door
+	etcd    *clientv3.Client
+}
+
+// door is one way in.
+type door struct {
+	url    string
+	client *http.Client
+}
+
+// patience is how long clients wait for an answer.
+const patience = 10 * time.Second
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, plane: controlplane.New(t, controlplane.Options{
+		APIServers: apiServers, Log: os.Stderr,
+		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
+	})}
+	var addresses []string
+	for _, u := range w.plane.URLs() {
+		addresses = append(addresses, strings.TrimPrefix(u, "https://"))
+	}
+	policies := t.TempDir()
+	if err := os.WriteFile(policies+"/keep.yaml", []byte(keep), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range replicas {
+		p := proxy.New(t, proxy.Options{
+			Kubeconfig: w.plane.KubeconfigPath(), Unready: true,
+			Flags: []string{"--server=" + strings.Join(addresses, ","), "--policy-dir=" + policies},
+		})
+		w.proxies = append(w.proxies, p)
+		w.doors = append(w.doors, newDoor(t, p.Config(w.plane.Token("admin"))))
+	}
+	w.direct = newDoor(t, w.plane.ConfigFor(w.plane.Token("admin")))
+	var err error
+	w.etcd, err = clientv3.New(clientv3.Config{Endpoints: []string{w.plane.EtcdURL()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.etcd.Close() })
+	w.calm(t)
+	return w
+}
+
+// keep has ConfigMaps in memory.
+const keep = `apiVersion: proxy.elf.io/v1alpha1
+kind: CachePolicy
+metadata: {name: keep}
+spec:
+  resources:
+  - resource: configmaps
+`
+
+func newDoor(t *testing.T, cfg *rest.Config) door {
+	t.Helper()
+	c, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return door{cfg.Host, c}
+}
+
+// calm waits until everything works.
+func (w *world) calm(t *testing.T) {
+	t.Helper()
+	for n := range apiServers {
+		if err := w.plane.Ready(t.Context(), controlplane.APIServerN(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the proxies to be ready", func() bool {
+		for _, p := range w.proxies {
+			if !p.Ready() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(50*time.Millisecond), time.After(2*time.Minute)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
