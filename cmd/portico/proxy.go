@@ -94,6 +94,9 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	p := &proxy{log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress, debug: map[string]http.Handler{}}
+	if err := limitMemory(p.log); err != nil {
+		p.log.Error(err, "memory is not limited")
+	}
 	if o.profiling {
 		addProfiles(p.debug)
 	}
