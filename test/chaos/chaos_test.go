@@ -20,7 +20,7 @@ const (
 	shortTime = 2 * roundTime
 	// checkTime bounds how long a round may take to check.
 	checkTime = 30 * time.Second
-	// breath is what a client takes that found nobody.
+	// breath is what a client takes that got no answer.
 	breath = 50 * time.Millisecond
 
 	clients   = 12

@@ -105,20 +105,27 @@ func (d door) do(ctx context.Context, method, path, contentType, body string) (a
 	defer cancel()
 	var a answer
 	res, err := d.open(ctx, method, path, contentType, body)
-	var failed *net.OpError
-	if errors.As(err, &failed) && failed.Op == "dial" {
-		<-time.After(breath)
-		return a, unsent
-	}
 	if err != nil {
-		return a, 0
+		<-time.After(breath)
+		return a, codeOf(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil || json.Unmarshal(b, &a) != nil {
 		return answer{}, 0
 	}
+	if res.StatusCode >= http.StatusInternalServerError {
+		<-time.After(breath)
+	}
 	return a, res.StatusCode
+}
+
+func codeOf(err error) int {
+	var failed *net.OpError
+	if errors.As(err, &failed) && failed.Op == "dial" {
+		return unsent
+	}
+	return 0
 }
 
 func (d door) open(ctx context.Context, method, path, contentType, body string) (*http.Response, error) {
