@@ -13,10 +13,12 @@ import (
 
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
+	account "github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
 	"github.com/portico-proxy/portico/filters/rego"
+	"github.com/portico-proxy/portico/filters/talkers"
 	"github.com/portico-proxy/portico/filters/throttle"
 	"github.com/portico-proxy/portico/filters/trace"
 	"github.com/portico-proxy/portico/filters/wasm"
@@ -44,6 +46,8 @@ type Deps struct {
 	// Limiter counts requests that are kept to limits. It is required where
 	// there are Policies.
 	Limiter *throttle.Limiter
+	// Talkers keeps account of what callers do; nil keeps none.
+	Talkers *account.Account
 	// Gate says who may have answers from memory.
 	Gate *authz.Gate
 	// Memory answers requests without the API server; nil answers none.
@@ -98,6 +102,9 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 			ClientCA:        d.ClientCA,
 			ImpersonateX509: d.ImpersonateX509,
 		}),
+	}
+	if d.Talkers != nil {
+		first = append(first, &talkers.Filter{Account: d.Talkers}) // what it asks for, and what that costs
 	}
 	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,

@@ -26,7 +26,7 @@ func newInspectCommand() *cobra.Command {
 		Use:   "inspect",
 		Short: "Look into a running proxy, or into the kernel",
 	}
-	cmd.AddCommand(newInspectStreamsCommand(), newInspectRedirectCommand())
+	cmd.AddCommand(newInspectStreamsCommand(), newInspectTalkersCommand(), newInspectRedirectCommand())
 	return cmd
 }
 
@@ -52,15 +52,24 @@ requests the API server has been spared.`,
 	return cmd
 }
 
-func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error) {
+// fetch asks a proxy to describe itself. The caller closes the answer's body.
+func fetch(cmd *cobra.Command, address, path string) (*http.Response, error) {
 	client := http.Client{Timeout: inspectTimeout}
-	r, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+address+streamsPath, nil)
+	r, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read --metrics-bind-address: %w", err)
 	}
 	res, err := client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("ask the proxy for its streams (is --metrics-bind-address its own?): %w", err)
+		return nil, fmt.Errorf("ask the proxy (is --metrics-bind-address its own?): %w", err)
+	}
+	return res, nil
+}
+
+func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error) {
+	res, err := fetch(cmd, address, streamsPath)
+	if err != nil {
+		return nil, err
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusNotFound {

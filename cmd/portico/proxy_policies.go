@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters"
@@ -19,11 +20,12 @@ func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 		return err
 	}
 	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided})
-	d.Limiter = limiter
+	d.Limiter, d.Talkers = limiter, talkers.New()
+	p.debug[talkersPath] = describeTalkers(d.Talkers)
 	memory := d.Memory
 	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }
 	d.Policies = rego.NewLibrary(rego.Options{
-		Node: o.nodeName, Servable: servable, Observe: p.decided, Log: p.log.WithName("rego"),
+		Node: o.nodeName, Servable: servable, Account: d.Talkers, Observe: p.decided, Log: p.log.WithName("rego"),
 	})
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/core/talkers"
 )
 
 // Facts are what a policy may know of a request.
@@ -22,7 +24,24 @@ type Facts struct {
 	// Servable says that memory would answer.
 	Servable bool
 
-	query url.Values // parsed when it is first asked for
+	// Account tells what callers do, and how large collections are; nil knows
+	// nothing.
+	Account *talkers.Account
+
+	// What is found out when it is first asked for.
+	query    url.Values
+	observed *talkers.Counts
+}
+
+// counts are what the caller did to the resource in the last minute.
+func (f *Facts) counts() *talkers.Counts {
+	if f.observed == nil {
+		f.observed = &talkers.Counts{}
+		if f.Account != nil {
+			*f.observed = f.Account.Observed(f.User.GetName(), f.Info.APIGroup, f.Info.Resource)
+		}
+	}
+	return f.observed
 }
 
 // option is a parameter of the request's, of which the API server reads the
@@ -109,7 +128,24 @@ var fields = []field{
 		return f.option("sendInitialEvents") == "true" || f.option("sendInitialEvents") == "1"
 	}},
 	{path: "cache.servable", explain: "Whether the proxy could answer from memory, if the caller may have the answer.", flag: func(f *Facts) bool { return f.Servable }},
+	{path: "estimate.objects", explain: "Objects that the request is about, as far as that is known from the last list of all.", number: func(f *Facts) int64 { return f.estimate().objects }},
+	{path: "estimate.bytes", explain: "Bytes that they take.", number: func(f *Facts) int64 { return f.estimate().bytes }},
+	{path: "estimate.seats", explain: "Seats that the API server's priority and fairness would give the request, as far as that is known; at least 1.", number: func(f *Facts) int64 { return f.estimate().seats }},
 	{path: "node.name", explain: "Node that the proxy runs on; empty if it was not told.", text: func(f *Facts) string { return f.Node }},
+	{path: "observed.requests", explain: "Requests of the caller for the resource in the last minute; this changes every ten seconds.", number: func(f *Facts) int64 { return f.counts().Requests }},
+	{path: "observed.lists", explain: "Lists among them.", number: func(f *Facts) int64 { return f.counts().Lists }},
+	{path: "observed.quorumLists", explain: "Lists of the whole resource at its newest version among them.", number: func(f *Facts) int64 { return f.counts().QuorumLists }},
+	{path: "observed.initialReads", explain: "Lists and watches among them that began anew.", number: func(f *Facts) int64 { return f.counts().InitialReads }},
+	{path: "observed.listBytes", explain: "Bytes of the lists.", number: func(f *Facts) int64 { return f.counts().ListBytes }},
+	{path: "observed.slowReads", explain: "Gets and lists among them that took longer than ten seconds.", number: func(f *Facts) int64 { return f.counts().SlowReads }},
+	{path: "observed.watchStarts", explain: "Watches that began.", number: func(f *Facts) int64 { return f.counts().WatchStarts }},
+	{path: "observed.shortWatches", explain: "Watches that ended within five seconds.", number: func(f *Facts) int64 { return f.counts().ShortWatches }},
+	{path: "observed.writes", explain: "Writes among them.", number: func(f *Facts) int64 { return f.counts().Writes }},
+	{path: "observed.noopWrites", explain: "Writes that left an object at the version at which the write before left it.", number: func(f *Facts) int64 { return f.counts().NoopWrites }},
+	{path: "observed.conflicts", explain: "Requests that were answered 409.", number: func(f *Facts) int64 { return f.counts().Conflicts }},
+	{path: "observed.expired", explain: "Requests that were answered 410 or 504.", number: func(f *Facts) int64 { return f.counts().Expired }},
+	{path: "observed.throttled", explain: "Requests that were answered 429.", number: func(f *Facts) int64 { return f.counts().Throttled }},
+	{path: "observed.errors", explain: "Requests that were answered 400 or more otherwise.", number: func(f *Facts) int64 { return f.counts().Errors }},
 }
 
 // parent is the object that a field is in, and its name there.

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -27,8 +28,10 @@ type Options struct {
 	Node string
 	// Servable reports whether memory would answer a request.
 	Servable func(*http.Request) bool
-	Observe  Observer
-	Log      logr.Logger
+	// Account tells what callers do; nil knows nothing.
+	Account *talkers.Account
+	Observe Observer
+	Log     logr.Logger
 }
 
 // Library has the policies of the configuration that is in force, with what they

@@ -100,7 +100,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	}
 	info, _ := request.RequestInfoFrom(r.Context())
 	caller, unknown := config.CallerOf(r)
-	facts := &Facts{User: caller, Info: info, Request: r, Node: f.options.Node, Servable: f.options.Servable(r)}
+	facts := &Facts{User: caller, Info: info, Request: r, Node: f.options.Node, Servable: f.options.Servable(r), Account: f.options.Account}
 	for _, b := range f.restrict {
 		if !f.concerns(b, facts) {
 			continue

@@ -1,13 +1,13 @@
 package throttle
 
 import (
-	"mime"
 	"net/http"
 	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/limit"
+	"github.com/portico-proxy/portico/core/talkers"
 )
 
 // usage is what an answer has cost.
@@ -36,7 +36,7 @@ type meter struct {
 	pass  *pass
 	begun bool
 	// objects is nil where nobody asks for them.
-	objects *objects
+	objects *talkers.Objects
 	// What has not been charged, and since when.
 	bytes, counted int64
 	since          time.Time
@@ -60,7 +60,7 @@ func (m *meter) Write(p []byte) (int, error) {
 	m.begun = true
 	m.bytes += int64(n)
 	if m.objects != nil {
-		m.objects.read(m.Header().Get("Content-Type"), p[:n])
+		m.objects.Read(m.Header().Get("Content-Type"), p[:n])
 	}
 	if m.bytes >= tranche {
 		m.pass.charge(m.used())
@@ -73,8 +73,8 @@ func (m *meter) used() usage {
 	now := time.Now()
 	u := usage{bytes: m.bytes, took: now.Sub(m.since)}
 	if m.objects != nil {
-		u.objects = m.objects.n - m.counted
-		m.counted = m.objects.n
+		u.objects = m.objects.N - m.counted
+		m.counted = m.objects.N
 	}
 	m.bytes, m.since = 0, now
 	return u
@@ -89,19 +89,10 @@ func (m *meter) countObjects(r *http.Request) *http.Request {
 	if !ok || !info.IsResourceRequest {
 		return r
 	}
-	m.objects = &objects{verb: info.Verb}
+	m.objects = &talkers.Objects{Verb: info.Verb}
 	if r.Header.Get("Accept-Encoding") != "" {
 		r = r.Clone(r.Context())
 		r.Header.Del("Accept-Encoding")
 	}
 	return r
-}
-
-// mediaType is the part of a Content-Type that says how objects are written.
-func mediaType(contentType string) string {
-	t, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return ""
-	}
-	return t
 }

@@ -1,39 +1,47 @@
-package throttle
+package talkers
 
 import (
 	"bytes"
+	"mime"
 	"strings"
 )
 
-// objects counts those of an answer as it passes, without keeping any of it.
-type objects struct {
-	verb string
-	n    int64
+// Objects counts those of an answer as it passes, without keeping any of it.
+type Objects struct {
+	// Verb is the request's.
+	Verb string
+	// N is how many have begun.
+	N int64
+
 	scan func([]byte) // chosen at the first byte
 }
 
-// read counts what begins in p. What it cannot read it does not count.
-func (o *objects) read(contentType string, p []byte) {
+// Read counts what begins in p. What it cannot read it does not count.
+func (o *Objects) Read(contentType string, p []byte) {
 	if o.scan == nil {
-		o.scan = o.scanner(mediaType(contentType))
+		mediaType, _, err := mime.ParseMediaType(contentType)
+		if err != nil {
+			mediaType = ""
+		}
+		o.scan = o.scanner(mediaType)
 	}
 	o.scan(p)
 }
 
-func (o *objects) scanner(mediaType string) func([]byte) {
+func (o *Objects) scanner(mediaType string) func([]byte) {
 	json := mediaType == "application/json"
 	protobuf := strings.HasPrefix(mediaType, "application/vnd.kubernetes.protobuf")
 	switch {
-	case o.verb != "list" && o.verb != "watch":
-		o.n = 1
-	case json && o.verb == "watch":
-		return (&jsonScan{each: 0, found: &o.n}).read
+	case o.Verb != "list" && o.Verb != "watch":
+		o.N = 1
+	case json && o.Verb == "watch":
+		return (&jsonScan{each: 0, found: &o.N}).read
 	case json:
-		return (&jsonScan{each: 2, found: &o.n}).read
-	case protobuf && o.verb == "watch":
-		return (&frameScan{found: &o.n}).read
+		return (&jsonScan{each: 2, found: &o.N}).read
+	case protobuf && o.Verb == "watch":
+		return (&frameScan{found: &o.N}).read
 	case protobuf:
-		return (&listScan{found: &o.n}).read
+		return (&listScan{found: &o.N}).read
 	}
 	return func([]byte) {}
 }

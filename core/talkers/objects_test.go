@@ -1,4 +1,4 @@
-package throttle
+package talkers
 
 import (
 	"bytes"
@@ -38,13 +38,13 @@ func encoded(t *testing.T, o runtime.Object) (asJSON, asProtobuf []byte) {
 
 // count reads an answer in parts of a size.
 func count(verb, contentType string, answer []byte, size int) int64 {
-	o := &objects{verb: verb}
+	o := &Objects{Verb: verb}
 	for len(answer) > 0 {
 		n := min(size, len(answer))
-		o.read(contentType, answer[:n])
+		o.Read(contentType, answer[:n])
 		answer = answer[n:]
 	}
-	return o.n
+	return o.N
 }
 
 func TestObjectsAreCountedInAnyParts(t *testing.T) {
