@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -18,6 +19,8 @@ type Facts struct {
 	User    user.Info
 	Info    *request.RequestInfo
 	Request *http.Request
+
+	query url.Values // nil until a guest asks
 }
 
 // End is how a request was answered.
@@ -112,7 +115,10 @@ func (f *Facts) header(name string) (string, bool) {
 }
 
 func (f *Facts) param(name string) (string, bool) {
-	values := f.Request.URL.Query()[name]
+	if f.query == nil {
+		f.query = f.Request.URL.Query()
+	}
+	values := f.query[name]
 	if len(values) == 0 {
 		return "", false
 	}

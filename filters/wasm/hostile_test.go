@@ -1,13 +1,15 @@
 package wasm
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
-	"github.com/portico-proxy/portico/plugins/tck"
+	"github.com/portico-proxy/portico/plugins/abi"
 )
 
 func TestHostileGuestsFailAlone(t *testing.T) {
@@ -121,35 +123,49 @@ func TestAThousandReloadsLeaveNothing(t *testing.T) {
 	}
 }
 
-// pod is of the size that pods are.
-const pod = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","labels":{"app":"shop","team":"web"}},"spec":{"nodeName":"n1"}}`
-
-func BenchmarkRequest(b *testing.B) {
-	for _, language := range tck.Languages {
-		b.Run(language, func(b *testing.B) {
-			m := load(b, spec(tck.Guest(b, language)))
-			f := facts("X-Case", "warn")
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := m.Request(b.Context(), f); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+func TestWhatGuestsSayIsBoundedAndClean(t *testing.T) {
+	m := load(t, spec(hostile(t, `
+HOST(warn) void warn(const char *p, int n);
+HOST(respond) void respond(int, const char*, int, const char*, int, int);
+static char long_text[5000];
+EXPORT(on_request) int f(void) {
+	for (int i = 0; i < 5000; i++) long_text[i] = i % 2 ? '\xa9' : '\xc3';
+	for (int i = 0; i < 100; i++) warn("a\r\nSet-Cookie: x\0\xff", 18);
+	warn(long_text, 5000);
+	respond(403, "For\nbidden", 10, long_text, 5000, 0);
+	return 1;
+}`)))
+	got := post(t, bound(t, m, nil), "{}")
+	if got.Code != 403 {
+		t.Errorf("got %+v", got)
+	}
+	v, err := m.Request(t.Context(), facts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Warnings) != abi.MaxWarnings || v.Warnings[0] != "a  Set-Cookie: x  " {
+		t.Errorf("got %d warnings: %q", len(v.Warnings), v.Warnings)
+	}
+	if v.Denial.Reason != "For bidden" || len(v.Denial.Message) > abi.MaxMessage || !utf8.ValidString(v.Denial.Message) {
+		t.Errorf("got %q, %q", v.Denial.Reason, v.Denial.Message)
 	}
 }
 
-func BenchmarkObject(b *testing.B) {
-	for _, language := range tck.Languages {
-		b.Run(language, func(b *testing.B) {
-			m := load(b, spec(tck.Guest(b, language)))
-			f, p := facts(), Pair{Current: []byte(pod)}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := m.Object(b.Context(), f, p); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+func TestBusyGuestIsWaitedForNoLongerThanItsCaller(t *testing.T) {
+	s := spec(fromC(t, guestInC))
+	s.Instances = 1
+	m := load(t, s)
+	i, err := m.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := m.Request(gone, facts()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	m.idle <- i
+	if _, err := m.Request(t.Context(), facts()); err != nil {
+		t.Error(err)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -118,13 +120,15 @@ func (x *exchange) text(n, limit int) string {
 	return string(b[:min(len(b), limit)])
 }
 
-// key is the name that parameters 0 and 1 are. It must be whole.
+// key is the name that parameters 0 and 1 are. It must be whole. It is the
+// guest's memory: whoever keeps it clones it, and reads it before anything is
+// written.
 func (x *exchange) key() string {
 	b := x.bytes(0)
 	if len(b) > maxKey {
 		panic(errLong)
 	}
-	return string(b)
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
 // give writes a value into the buffer that parameters n and n+1 are, if it fits,
@@ -156,7 +160,10 @@ func (x *exchange) named(get func(string) (string, bool)) {
 		x.stack[0] = abi.Result(abi.Absent, 0)
 		return
 	}
-	x.give(2, abi.String, []byte(value))
+	if uint32(len(value)) <= uint32(x.stack[3]) && !x.memory.WriteString(uint32(x.stack[2]), value) {
+		panic(errBounds)
+	}
+	x.stack[0] = abi.Result(abi.String, len(value))
 }
 
 func configGet(x *exchange) {
@@ -223,12 +230,12 @@ func eventType(x *exchange) {
 }
 
 func (x *exchange) objectGet(of func(*objects) []byte) {
-	pointer := x.bytes(0)
-	if x.object == nil || len(pointer) > maxKey {
+	pointer := x.key()
+	if x.object == nil {
 		x.stack[0] = abi.Result(abi.Absent, 0)
 		return
 	}
-	k, value := read(of(x.object), string(pointer))
+	k, value := read(of(x.object), pointer)
 	x.give(2, k, value)
 }
 
@@ -283,5 +290,5 @@ func endGet(x *exchange) {
 
 func kvAdd(x *exchange) {
 	ttl := min(max(int64(x.stack[3]), 1), int64(24*time.Hour/time.Millisecond))
-	x.stack[0] = uint64(x.instance.module.counters.add(x.key(), int64(x.stack[2]), time.Duration(ttl)*time.Millisecond))
+	x.stack[0] = uint64(x.instance.module.counters.add(strings.Clone(x.key()), int64(x.stack[2]), time.Duration(ttl)*time.Millisecond))
 }

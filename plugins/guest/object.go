@@ -2,6 +2,7 @@ package guest
 
 import (
 	"strings"
+	"unsafe"
 
 	"github.com/portico-proxy/portico/plugins/abi"
 	"github.com/portico-proxy/portico/plugins/guest/internal/host"
@@ -56,8 +57,8 @@ func (o Object) Value(pointer string) (string, bool) { return value(o.get(pointe
 
 // Has reports whether there is a value at a pointer that is not null.
 func (o Object) Has(pointer string) bool {
-	_, ok := o.Value(pointer)
-	return ok
+	kind, _ := o.get(pointer)
+	return kind != abi.Absent && kind != abi.Null
 }
 
 // Previous is what the object was before, where there was something.
@@ -89,12 +90,20 @@ func done(result int32) bool {
 	return result == abi.PatchOK
 }
 
+// known are pointers that were written before. A host checks at every loop and
+// function whether a guest has run for too long, so what need not be done twice
+// is not.
+var known [16]struct{ parent, key, pointer string }
+
 // below is the JSON pointer to a member of what is at parent.
 func below(parent, key string) string {
-	if strings.IndexByte(key, '~') < 0 && strings.IndexByte(key, '/') < 0 {
-		return parent + key
+	// A string that is remembered here stays where it is: one at the same
+	// address, of the same length, is the same.
+	k := &known[(uintptr(unsafe.Pointer(unsafe.StringData(key)))>>2+uintptr(len(parent)))%uintptr(len(known))]
+	if unsafe.StringData(k.key) != unsafe.StringData(key) || len(k.key) != len(key) || k.parent != parent {
+		k.parent, k.key, k.pointer = parent, key, parent+Pointer(key)[1:]
 	}
-	return parent + Pointer(key)[1:]
+	return k.pointer
 }
 
 // Pointer is the JSON pointer to a field.

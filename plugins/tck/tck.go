@@ -50,7 +50,7 @@ var Cases = []Case{
 	{Name: "drop", Object: `{"metadata":{"labels":{"hide":"yes"}}}`, Want: Answer{Code: 403, Reason: "Forbidden", Message: "hidden"}},
 	{Name: "set", Object: `{"metadata":{"name":"web"}}`, Want: Answer{Patched: `{"metadata":{"labels":{"team":"web"},"name":"web"}}`}},
 	{Name: "remove", Object: `{"metadata":{"annotations":{"secret":"s"}}}`, Want: Answer{Patched: `{"metadata":{"annotations":{}}}`}},
-	{Name: "sealed", Object: `{"metadata":{"name":"web","annotations":{"rename":"yes"}}}`},
+	{Name: "sealed", Object: `{"metadata":{"name":"web","labels":{"hide":"rename"}}}`},
 }
 
 // Run asks a guest about every case.

@@ -82,7 +82,10 @@ func found(result uint64) (abi.Kind, string) {
 
 // Config is a value of the configuration.
 func Config(pointer string) (abi.Kind, string) {
-	r := configGet(pointer, unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := configGet(pointer, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Config(pointer)
 	}
@@ -91,7 +94,10 @@ func Config(pointer string) (abi.Kind, string) {
 
 // Attr is an attribute of the request.
 func Attr(id abi.Attr) (abi.Kind, string) {
-	r := attrGet(uint32(id), unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := attrGet(uint32(id), unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Attr(id)
 	}
@@ -100,7 +106,10 @@ func Attr(id abi.Attr) (abi.Kind, string) {
 
 // Header is a header of the request.
 func Header(name string) (abi.Kind, string) {
-	r := headerGet(name, unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := headerGet(name, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Header(name)
 	}
@@ -109,7 +118,10 @@ func Header(name string) (abi.Kind, string) {
 
 // Param is a parameter of the query.
 func Param(name string) (abi.Kind, string) {
-	r := paramGet(name, unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := paramGet(name, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Param(name)
 	}
@@ -118,7 +130,10 @@ func Param(name string) (abi.Kind, string) {
 
 // Object is a value of the object.
 func Object(pointer string) (abi.Kind, string) {
-	r := objectGet(pointer, unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := objectGet(pointer, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Object(pointer)
 	}
@@ -127,7 +142,10 @@ func Object(pointer string) (abi.Kind, string) {
 
 // Previous is a value of what the object was before.
 func Previous(pointer string) (abi.Kind, string) {
-	r := objectPrevGet(pointer, unsafe.Pointer(&buffer[0]), uint32(len(buffer)))
+	r := objectPrevGet(pointer, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
 	if !fits(r) {
 		return Previous(pointer)
 	}

@@ -70,11 +70,12 @@ EXPORT(on_request) int on_request(void) {
 }
 
 EXPORT(on_object) int on_object(void) {
-	if (is(object_get(TEXT("/metadata/labels/hide"), buffer, sizeof buffer), TEXT("yes"))) {
+	u64 hide = object_get(TEXT("/metadata/labels/hide"), buffer, sizeof buffer);
+	if (is(hide, TEXT("yes"))) {
 		respond(403, TEXT("Forbidden"), TEXT("hidden"), 0);
 		return 1;
 	}
-	if (object_get(TEXT("/metadata/annotations/rename"), buffer, sizeof buffer) >> 32 != 0) {
+	if (is(hide, TEXT("rename"))) {
 		if (object_set(TEXT("/metadata/name"), TEXT("\"other\"")) != 3) return 9;
 		return 0;
 	}

@@ -47,10 +47,10 @@ func judge(r guest.Request) guest.Decision {
 func onObject() int32 { return guest.OnObject(look) }
 
 func look(_ guest.Request, o guest.Object) guest.Decision {
-	switch {
-	case o.Label("hide") == "yes":
+	switch hide := o.Label("hide"); {
+	case hide == "yes":
 		return guest.Deny("hidden")
-	case o.Annotation("rename") != "":
+	case hide == "rename":
 		if o.SetString("/metadata/name", "other") {
 			return guest.Deny("it could be renamed")
 		}
