@@ -195,9 +195,8 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 	case q.isNewestGet():
 		return nil, telemetry.PassedNewestGet
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
-	defer cancel()
-	known := c.known(ctx, q)
+	until := time.Now().Add(patience)
+	known := c.known(r.Context(), q, until)
 	if known == nil {
 		return nil, telemetry.PassedLoading
 	}
@@ -214,7 +213,9 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 	}
 	st := e.State()
 	if st == nil && q.isPatient() {
+		ctx, cancel := context.WithDeadline(r.Context(), until)
 		st = e.Loaded(ctx)
+		cancel()
 	}
 	if st == nil || e.Err() != nil {
 		e.release()
@@ -230,20 +231,21 @@ func (q *question) isPatient() bool {
 }
 
 // known returns how to read what q asks for, or nil.
-func (c *Cache) known(ctx context.Context, q *question) *wire.Schema {
+func (c *Cache) known(ctx context.Context, q *question, until time.Time) *wire.Schema {
 	r := c.streams.resource(q.gvr)
 	if r == nil {
 		return nil
 	}
-	if !q.isPatient() {
-		// Learning has begun; the next one will know.
-		select {
-		case <-r.learned:
-			return r.schema
-		default:
-			return nil
-		}
+	select {
+	case <-r.learned:
+		return r.schema
+	default:
 	}
+	if !q.isPatient() {
+		return nil // learning has begun; the next one will know
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	select {
 	case <-r.learned:
 		return r.schema

@@ -33,7 +33,8 @@ func withRequestInfo(r *http.Request) context.Context {
 func resolve(r *http.Request) (*request.RequestInfo, error) {
 	query := r.URL.Query()
 	var options metainternalversion.ListOptions
-	if len(query) == 0 || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
+	// Most queries are seen at a glance to parse: any resourceVersion does.
+	if len(query) == 0 || len(query) == 1 && query.Has("resourceVersion") || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
 		return requestInfo.NewRequestInfo(r)
 	}
 	quiet := url.Values{"watch": query["watch"]}.Encode()
