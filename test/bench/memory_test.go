@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
@@ -22,6 +23,7 @@ func BenchmarkMemory(b *testing.B) {
 	bed.objects.rest(b)
 	bed.warm(b)
 	b.Run("get", bed.memoryGet)
+	b.Run("session-get", bed.sessionGet)
 	b.Run("list", bed.memoryList)
 	b.Run("resident", bed.memoryResident)
 	b.Run("fan-out", bed.fanOut)
@@ -129,11 +131,39 @@ const (
 
 // memoryGet fetches one pod at any version at a steady rate, whatever the
 // answers take.
-func (t *bed) memoryGet(b *testing.B) {
-	q := question{path: t.objects.one() + anyVersion, accept: asProtobuf}
+func (t *bed) memoryGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion) }
+
+// sessions has all reads of pods in session mode.
+const sessions = `apiVersion: proxy.elf.io/v1alpha1
+kind: CachePolicy
+metadata: {name: sessions}
+spec:
+  resources:
+  - resource: pods
+  reads: Session
+`
+
+// sessionGet fetches one pod at its newest version, which for the proxy is what
+// was last written through it.
+func (t *bed) sessionGet(b *testing.B) {
+	dir := b.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "sessions.yaml"), []byte(sessions), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	fresh := t.another(b, "--watch-cache", "--policy-dir="+dir)
+	c := fresh.client(b)
+	for t.servedBy(b, c, question{path: t.objects.one(), accept: asProtobuf}) != "cache" {
+		<-time.After(100 * time.Millisecond)
+	}
+	t.getSteadily(b, fresh, "")
+}
+
+func (t *bed) getSteadily(b *testing.B, proxied road, query string) {
+	b.Helper()
+	q := question{path: t.objects.one() + query, accept: asProtobuf}
 	var took, spent [2]sample
 	for b.Loop() {
-		for i, r := range []road{t.direct, t.proxied} {
+		for i, r := range []road{t.direct, proxied} {
 			idle := idleClients(b, r, q)
 			used := r.measure(b, func() { took[i] = append(took[i], steadyGets(b, idle, q)...) })
 			spent[i].add(used.server.Seconds() * 1e3 / (openRate * openTime.Seconds()))
