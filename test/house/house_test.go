@@ -41,6 +41,7 @@ var rules = []rule{
 	filterInChain,
 	exampleTested,
 	links,
+	namedTests,
 }
 
 var parses = rule{

@@ -152,7 +152,37 @@ var links = rule{
 	},
 }
 
+var namedTests = rule{
+	name: "named-tests",
+	why:  "a page that says which test keeps a promise must not outlive that test",
+	check: func(t *tree) (found []finding) {
+		exist := map[string]bool{}
+		for _, p := range keys(t.files) {
+			if strings.HasSuffix(p, "_test.go") {
+				for _, match := range testFunction.FindAllStringSubmatch(t.files[p], -1) {
+					exist[match[1]] = true
+				}
+			}
+		}
+		for _, p := range keys(t.files) {
+			if path.Ext(p) != ".md" {
+				continue
+			}
+			for _, match := range testNamed.FindAllStringSubmatch(t.files[p], -1) {
+				if !exist[match[1]] {
+					found = append(found, finding{p, "there is no test " + match[1]})
+				}
+			}
+		}
+		return found
+	},
+	broken: map[string]files{"docs/a.md": {"docs/a.md": "It is kept by `TestThatIsGone`.\n"}},
+}
+
 var (
+	testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	testNamed    = regexp.MustCompile("`(Test[A-Z]\\w+)`")
+
 	fence     = regexp.MustCompile("(?ms)^ *```.*?^ *```")
 	codeSpan  = regexp.MustCompile("`[^`\n]*`")
 	inline    = regexp.MustCompile(`\]\(\s*<?([^)\s>]+)`)
