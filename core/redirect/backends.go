@@ -21,7 +21,7 @@ type choice struct {
 }
 
 // choose finds a policy's backends and clients.
-func (d *decider) choose(p *policy) (choice, error) {
+func (d *Decider) choose(p *policy) (choice, error) {
 	c := choice{layer: p.affinity()}
 	var err error
 	if c.layer.Clients, err = d.clients(p.config.Clients); err != nil {
@@ -58,7 +58,7 @@ func (p *policy) affinity() Layer {
 
 // chooseLocal takes ready pods of this node. One whose own connections cannot be
 // told from others' is left out: it would be sent to itself.
-func (d *decider) chooseLocal(c *choice, p *policy) error {
+func (d *Decider) chooseLocal(c *choice, p *policy) error {
 	pods, err := d.pods(p.local.EndpointSelector, p.local.Namespace)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (d *decider) chooseLocal(c *choice, p *policy) error {
 }
 
 // chooseAnywhere takes ready pods of the cluster.
-func (d *decider) chooseAnywhere(c *choice, p *policy) error {
+func (d *Decider) chooseAnywhere(c *choice, p *policy) error {
 	e := p.backends.ServiceEndpoint
 	pods, err := d.pods(e.EndpointSelector, e.Namespace)
 	if err != nil {
@@ -107,7 +107,7 @@ func (d *decider) chooseAnywhere(c *choice, p *policy) error {
 
 // pods returns those that a selector of backends selects. An empty one selects
 // none: who forgets to fill it in does not mean everything in the cluster.
-func (d *decider) pods(by metav1.LabelSelector, namespace string) ([]*corev1.Pod, error) {
+func (d *Decider) pods(by metav1.LabelSelector, namespace string) ([]*corev1.Pod, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&by)
 	if err != nil {
 		return nil, refuse(v1beta1.ReasonInvalid, "endpointSelector: %v", err)
@@ -118,7 +118,7 @@ func (d *decider) pods(by metav1.LabelSelector, namespace string) ([]*corev1.Pod
 	return d.selected(selector, namespace), nil
 }
 
-func (d *decider) selected(selector labels.Selector, namespace string) []*corev1.Pod {
+func (d *Decider) selected(selector labels.Selector, namespace string) []*corev1.Pod {
 	var found []*corev1.Pod
 	for _, pod := range d.world.Pods {
 		if (namespace == "" || pod.Namespace == namespace) && selector.Matches(labels.Set(pod.Labels)) {
@@ -130,7 +130,7 @@ func (d *decider) selected(selector labels.Selector, namespace string) []*corev1
 
 // clients returns the cgroups of the pods that a policy is for: nil for
 // everybody.
-func (d *decider) clients(c *v1beta1.Clients) ([]uint64, error) {
+func (d *Decider) clients(c *v1beta1.Clients) ([]uint64, error) {
 	if c == nil {
 		return nil, nil
 	}
@@ -148,7 +148,7 @@ func (d *decider) clients(c *v1beta1.Clients) ([]uint64, error) {
 	return slices.Compact(cgroups), nil
 }
 
-func (d *decider) isHere(pod *corev1.Pod) bool {
+func (d *Decider) isHere(pod *corev1.Pod) bool {
 	return d.world.Node.Object != nil && pod.Spec.NodeName == d.world.Node.Name
 }
 
@@ -172,7 +172,7 @@ func podAddresses(pod *corev1.Pod) []netip.Addr {
 
 // nodeAddresses returns the first internal address of each family that a node
 // has, or those that it is annotated with.
-func (d *decider) nodeAddresses(name string, mode v1beta1.RedirectMode) []netip.Addr {
+func (d *Decider) nodeAddresses(name string, mode v1beta1.RedirectMode) []netip.Addr {
 	i := slices.IndexFunc(d.world.Nodes, func(n *corev1.Node) bool { return n.Name == name })
 	if i < 0 {
 		return nil

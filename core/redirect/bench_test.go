@@ -9,9 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// BenchmarkDecide measures a whole decision for 10000 Services with 10 endpoints
-// each.
-func BenchmarkDecide(b *testing.B) {
+// tenThousand is a world of 10000 Services with 10 endpoints each.
+func tenThousand() World {
 	w := World{Node: Node{Name: "n1"}, ResolveServices: true}
 	for i := range 10000 {
 		name := fmt.Sprint("s", i)
@@ -32,9 +31,29 @@ func BenchmarkDecide(b *testing.B) {
 		}
 		w.EndpointSlices = append(w.EndpointSlices, slice)
 	}
+	return w
+}
+
+func BenchmarkDecide(b *testing.B) {
+	w := tenThousand()
 	for b.Loop() {
 		if d := Decide(w); len(d.Table) != 10000 {
 			b.Fatalf("the table has %d frontends", len(d.Table))
+		}
+	}
+}
+
+// BenchmarkOneEndpoint measures what one endpoint's change costs where
+// [BenchmarkDecide] has decided before.
+func BenchmarkOneEndpoint(b *testing.B) {
+	w := tenThousand()
+	var d Decider
+	d.Decide(w)
+	for i := 0; b.Loop(); i++ {
+		changed := w.EndpointSlices[i%len(w.EndpointSlices)].DeepCopy()
+		changed.Endpoints[0].Addresses[0] = "10.200.0.1"
+		if t := d.Endpoints(ServiceOf(changed), []*discoveryv1.EndpointSlice{changed}); len(t) > 1 {
+			b.Fatalf("%d destinations have changed", len(t))
 		}
 	}
 }

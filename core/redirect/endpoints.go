@@ -22,12 +22,12 @@ func isLocal(e endpoint) bool    { return e.local }
 
 // portKey is how EndpointSlices and Services name a port to each other.
 type portKey struct {
-	namespace, service, port string
-	protocol                 corev1.Protocol
-	six                      bool
+	port     string
+	protocol corev1.Protocol
+	six      bool
 }
 
-// endpointsOf sorts all endpoints by the port that they belong to.
+// endpointsOf sorts the endpoints of a Service by the port that they belong to.
 func endpointsOf(all []*discoveryv1.EndpointSlice, node string) map[portKey][]endpoint {
 	byPort := map[portKey]map[netip.AddrPort]endpoint{}
 	for _, slice := range all {
@@ -39,7 +39,6 @@ func endpointsOf(all []*discoveryv1.EndpointSlice, node string) map[portKey][]en
 				continue
 			}
 			key := portKey{
-				namespace: slice.Namespace, service: slice.Labels[discoveryv1.LabelServiceName],
 				port: deref(port.Name, ""), protocol: deref(port.Protocol, corev1.ProtocolTCP),
 				six: slice.AddressType == discoveryv1.AddressTypeIPv6,
 			}

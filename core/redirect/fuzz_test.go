@@ -2,11 +2,13 @@ package redirect
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -296,4 +298,38 @@ func (s *bytesSource) backend() v1beta1.BalancingBackend {
 		b.AddressEndpoint = &v1beta1.AddressEndpoint{Addresses: some(s, 3, s.ip), Probe: s.yes(), ToPorts: s.ports()}
 	}
 	return b
+}
+
+// FuzzEndpoints changes the endpoints of Services one after the other. What has
+// changed, put together, must be what a decision on the whole world says.
+func FuzzEndpoints(f *testing.F) {
+	f.Add([]byte("the same bytes give the same changes"))
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		data := make([]byte, 2000)
+		for i := range data {
+			data[i] = byte(random.Uint32())
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		source := &bytesSource{data}
+		w, n := source.world(), 1000
+		var d Decider
+		decision := d.Decide(w)
+		for len(source.data) > 0 && len(w.Services) > 0 {
+			of := pick(source, append(w.Services, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "unknown"}})...)
+			now := some(source, 2, func() *discoveryv1.EndpointSlice { return source.slice(source.meta(&n), []*corev1.Service{of}) })
+			w.EndpointSlices = append(slices.DeleteFunc(w.EndpointSlices, func(s *discoveryv1.EndpointSlice) bool {
+				return ServiceOf(s) == nameOf(of)
+			}), now...)
+			maps.Copy(decision.Table, d.Endpoints(nameOf(of), now))
+			if diff := gocmp.Diff(render(Decide(w)), render(decision)); diff != "" {
+				t.Fatalf("after a change of %s the table is another than that of the world (-world +changes):\n%s", nameOf(of), diff)
+			}
+			if again := d.Endpoints(nameOf(of), now); len(again) > 0 {
+				t.Fatalf("what was decided before is said to have changed: %v", again)
+			}
+		}
+	})
 }

@@ -70,7 +70,7 @@ func policiesList(w World) []netip.Addr {
 // Holds says whether the owner of a layer is there to say who its backends are. A
 // policy that is gone leaves to themselves the connections that it made.
 func (d Decision) Holds(w World, owner string) bool {
-	if strings.HasPrefix(owner, "Service ") {
+	if strings.HasPrefix(owner, serviceOwner) {
 		return w.ResolveServices
 	}
 	return slices.ContainsFunc(d.Policies, func(r PolicyResult) bool {

@@ -52,8 +52,9 @@ func refuse(reason, format string, args ...any) error {
 	return refusal{reason, fmt.Sprintf(format, args...)}
 }
 
-func (d *decider) applyPolicies() {
-	for _, p := range d.policies() {
+func (d *Decider) applyPolicies() {
+	d.policies, d.claimed, d.probes, d.results = map[Target]*Layer{}, map[Target]string{}, nil, nil
+	for _, p := range d.byAge() {
 		result := PolicyResult{Policy: p.Object, Kind: p.kind, Accepted: true}
 		if err := d.apply(p, &result); err != nil {
 			var r refusal
@@ -65,10 +66,12 @@ func (d *decider) applyPolicies() {
 		}
 		d.results = append(d.results, result)
 	}
+	slices.SortFunc(d.probes, Target.compare)
+	d.probes = slices.Compact(d.probes)
 }
 
-// policies returns all of them, older ones first: a frontend is the oldest one's.
-func (d *decider) policies() []*policy {
+// byAge returns all policies, older ones first: a frontend is the oldest one's.
+func (d *Decider) byAge() []*policy {
 	var all []*policy
 	for _, lr := range d.world.LocalRedirects {
 		all = append(all, &policy{
@@ -96,7 +99,7 @@ func (d *decider) policies() []*policy {
 }
 
 // apply adds a policy's layers to the table, or returns why not.
-func (d *decider) apply(p *policy, result *PolicyResult) error {
+func (d *Decider) apply(p *policy, result *PolicyResult) error {
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (p *policy) check() error {
 }
 
 // holds returns why a policy is not for this node, or nothing.
-func (d *decider) holds(p *policy) (reason string, err error) {
+func (d *Decider) holds(p *policy) (reason string, err error) {
 	selector, err := metav1.LabelSelectorAsSelector(p.config.NodeLabelSelector)
 	if err != nil {
 		return "", refuse(v1beta1.ReasonInvalid, "config.nodeLabelSelector: %v", err)
@@ -159,7 +162,7 @@ func (d *decider) holds(p *policy) (reason string, err error) {
 
 // claim refuses a policy if an older one has any of its frontends: half of a
 // policy would be a policy that nobody wrote.
-func (d *decider) claim(p *policy, pairs []pair) error {
+func (d *Decider) claim(p *policy, pairs []pair) error {
 	for _, pair := range pairs {
 		for _, t := range pair.frontends {
 			if older, taken := d.claimed[t]; taken {
@@ -178,7 +181,7 @@ func (d *decider) claim(p *policy, pairs []pair) error {
 // redirect adds a layer for each frontend. One without backends is left out, so
 // that connections go where they would have gone, unless the policy wants them
 // refused.
-func (d *decider) redirect(p *policy, pairs []pair, chosen choice, result *PolicyResult) error {
+func (d *Decider) redirect(p *policy, pairs []pair, chosen choice, result *PolicyResult) error {
 	for _, pair := range pairs {
 		for _, t := range pair.frontends {
 			l := chosen.layer
@@ -191,9 +194,7 @@ func (d *decider) redirect(p *policy, pairs []pair, chosen choice, result *Polic
 			if len(l.Backends) == 0 && !l.Strict {
 				continue
 			}
-			e := d.table[t]
-			e.Policy = &l
-			d.table[t] = e
+			d.policies[t] = &l
 			result.Frontends++
 			result.Backends += len(l.Backends)
 		}
@@ -207,7 +208,7 @@ func (d *decider) redirect(p *policy, pairs []pair, chosen choice, result *Polic
 
 // answering are the backends of a port that have the family of a frontend and,
 // where they are to be probed, have answered.
-func (d *decider) answering(c choice, port v1beta1.Port, front Target) []netip.AddrPort {
+func (d *Decider) answering(c choice, port v1beta1.Port, front Target) []netip.AddrPort {
 	number, _ := portNumber(port)
 	var all []netip.AddrPort
 	for _, a := range c.addresses {

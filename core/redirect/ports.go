@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portico-proxy/portico/crds/balancing/v1beta1"
 )
@@ -19,7 +20,7 @@ type pair struct {
 
 // pairs finds a policy's frontends, and which port of the backends each leads
 // to.
-func (d *decider) pairs(p *policy) ([]pair, error) {
+func (d *Decider) pairs(p *policy) ([]pair, error) {
 	addrs, ports, err := d.frontends(p)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ type frontendPorts struct {
 }
 
 // frontends returns the addresses of a policy's frontend, and its ports.
-func (d *decider) frontends(p *policy) ([]netip.Addr, frontendPorts, error) {
+func (d *Decider) frontends(p *policy) ([]netip.Addr, frontendPorts, error) {
 	if m := p.frontend.AddressMatcher; m != nil {
 		given := slices.Concat(p.frontend.ToPorts, m.ToPorts)
 		a, err := d.address(m.IP)
@@ -68,7 +69,7 @@ func (d *decider) frontends(p *policy) ([]netip.Addr, frontendPorts, error) {
 		return []netip.Addr{a}, frontendPorts{list: given}, err
 	}
 	m := p.frontend.ServiceMatcher
-	service := d.service(m.Namespace, m.ServiceName)
+	service := d.named[types.NamespacedName{Namespace: m.Namespace, Name: m.ServiceName}]
 	if service == nil {
 		return nil, frontendPorts{}, refuse(v1beta1.ReasonNoService, "there is no Service %s/%s", m.Namespace, m.ServiceName)
 	}
@@ -84,7 +85,7 @@ func (d *decider) frontends(p *policy) ([]netip.Addr, frontendPorts, error) {
 // address checks the address of a policy. Those of Services are not for it: a
 // policy about an address stays where it is when the address becomes somebody
 // else's.
-func (d *decider) address(text string) (netip.Addr, error) {
+func (d *Decider) address(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	a = a.Unmap()
 	if err != nil || !usable(a) || a.Zone() != "" {
@@ -94,16 +95,6 @@ func (d *decider) address(text string) (netip.Addr, error) {
 		return a, refuse(v1beta1.ReasonAddressOwned, "%s is an address of Service %s: use serviceMatcher", a, o.service)
 	}
 	return a, nil
-}
-
-func (d *decider) service(namespace, name string) *corev1.Service {
-	i := slices.IndexFunc(d.world.Services, func(s *corev1.Service) bool {
-		return s.Namespace == namespace && s.Name == name
-	})
-	if i < 0 {
-		return nil
-	}
-	return d.world.Services[i]
 }
 
 // portsOf returns the ports that a policy names, which the Service must have, or

@@ -99,6 +99,17 @@ type Layer struct {
 	Except []uint64
 }
 
+// equal says whether two layers do the same. What is nil and what is empty
+// differ for clients: everybody, and nobody.
+func (l *Layer) equal(m *Layer) bool {
+	if l == nil || m == nil {
+		return l == m
+	}
+	return l.Owner == m.Owner && l.Affinity == m.Affinity && l.PerCgroup == m.PerCgroup && l.HostOnly == m.HostOnly &&
+		l.Leased == m.Leased && l.Strict == m.Strict && slices.Equal(l.Backends, m.Backends) &&
+		(l.Clients == nil) == (m.Clients == nil) && slices.Equal(l.Clients, m.Clients) && slices.Equal(l.Except, m.Except)
+}
+
 // Decision is a table and what else follows from a world.
 type Decision struct {
 	Table Table
@@ -110,22 +121,4 @@ type Decision struct {
 
 // Decide makes the table for a world. It is a pure function: the same world
 // gives the same decision, whatever the order of what is in it.
-func Decide(w World) Decision {
-	d := &decider{world: w, table: Table{}, owners: ownersOf(w.Services), claimed: map[Target]string{}}
-	if w.ResolveServices {
-		d.resolveServices()
-	}
-	d.applyPolicies()
-	slices.SortFunc(d.probes, Target.compare)
-	return Decision{Table: d.table, Probes: slices.Compact(d.probes), Policies: d.results}
-}
-
-type decider struct {
-	world  World
-	owners owners
-	table  Table
-	// claimed are the frontends of policies, also while they have no backends.
-	claimed map[Target]string
-	probes  []Target
-	results []PolicyResult
-}
+func Decide(w World) Decision { return new(Decider).Decide(w) }

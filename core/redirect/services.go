@@ -2,61 +2,79 @@ package redirect
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // proxyName is the label of Services that are somebody else's to resolve.
 const proxyName = "service.kubernetes.io/service-proxy-name"
+
+// serviceOwner begins the owners of Services' layers.
+const serviceOwner = "Service "
 
 // defaultAffinity is what the API server fills in.
 const defaultAffinity = 3 * time.Hour
 
 var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 
-// resolveServices fills the table with what kube-proxy would do for connections
-// that begin on this node.
-func (d *decider) resolveServices() {
-	name, zone := d.world.Node.Name, ""
-	if d.world.Node.Object != nil {
-		zone = d.world.Node.Object.Labels[corev1.LabelTopologyZone]
-	} else {
-		name = ""
+// apiServer is the Service of the API server itself.
+var apiServer = types.NamespacedName{Namespace: corev1.NamespaceDefault, Name: "kubernetes"}
+
+// A front is a destination of a Service, and what its endpoints are found by.
+type front struct {
+	target Target
+	port   *corev1.ServicePort
+	kind   claim
+	// hostOnly is true where the address is somebody else in each pod.
+	hostOnly bool
+}
+
+// resolveServices finds out what kube-proxy would do for connections that begin on
+// this node.
+func (d *Decider) resolveServices() {
+	d.slices, d.fronts = map[types.NamespacedName][]*discoveryv1.EndpointSlice{}, map[types.NamespacedName][]front{}
+	for _, s := range d.world.EndpointSlices {
+		name := ServiceOf(s)
+		d.slices[name] = append(d.slices[name], s)
 	}
-	byPort := endpointsOf(d.world.EndpointSlices, name)
-	d.overrule(byPort)
-	// Older Services come first, so that where two claim the same port the table
-	// does not depend on the order in which they are listed.
+	d.assignFronts()
+	for name := range d.fronts {
+		maps.Copy(d.services, d.layersOf(name))
+	}
+}
+
+// ServiceOf is the Service that an EndpointSlice belongs to.
+func ServiceOf(s *discoveryv1.EndpointSlice) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+}
+
+// assignFronts gives each destination to one Service. Older Services come first,
+// so that where two claim the same port the table does not depend on the order in
+// which they are listed.
+func (d *Decider) assignFronts() {
 	services := slices.SortedFunc(slices.Values(d.world.Services), olderService)
+	taken := map[Target]bool{}
 	for kind := clusterIP; kind <= nodePort; kind++ {
 		for _, s := range services {
 			if !ours(s) {
 				continue
 			}
+			name, own := nameOf(s), addressesOf(s)
 			for i := range s.Spec.Ports {
-				d.resolvePort(servicePort{s, &s.Spec.Ports[i], byPort, name, zone}, kind)
+				for _, f := range d.frontsOf(s, &s.Spec.Ports[i], own, kind) {
+					if !taken[f.target] {
+						taken[f.target] = true
+						d.fronts[name] = append(d.fronts[name], f)
+					}
+				}
 			}
 		}
-	}
-}
-
-// overrule puts the given addresses of the API server in the place of what its
-// Service says.
-func (d *decider) overrule(byPort map[portKey][]endpoint) {
-	if len(d.world.APIServers) == 0 {
-		return
-	}
-	for _, six := range []bool{false, true} {
-		var all []endpoint
-		for _, a := range slices.SortedFunc(slices.Values(d.world.APIServers), netip.AddrPort.Compare) {
-			if a.Addr().Is6() == six {
-				all = append(all, endpoint{AddrPort: a, ready: true, serving: true})
-			}
-		}
-		byPort[portKey{corev1.NamespaceDefault, "kubernetes", "https", corev1.ProtocolTCP, six}] = all
 	}
 }
 
@@ -75,6 +93,101 @@ func ours(s *corev1.Service) bool {
 	return !theirs && len(addressesOf(s)[clusterIP]) > 0 && s.Spec.Type != corev1.ServiceTypeExternalName
 }
 
+// frontsOf are the destinations that one port of a Service claims by one kind of
+// address.
+func (d *Decider) frontsOf(s *corev1.Service, port *corev1.ServicePort, own [3][]netip.Addr, kind claim) []front {
+	protocol := protocolOfPort(port)
+	number := port.Port
+	if kind == nodePort {
+		number = port.NodePort
+	}
+	if protocol != corev1.ProtocolTCP && protocol != corev1.ProtocolUDP || number < 1 || number > 65535 {
+		return nil
+	}
+	var all []front
+	add := func(a netip.Addr, hostOnly bool) {
+		// A Service is of those families of which it has a cluster address.
+		if slices.ContainsFunc(own[clusterIP], func(c netip.Addr) bool { return c.Is6() == a.Is6() }) {
+			all = append(all, front{Target{netip.AddrPortFrom(a, uint16(number)), protocol}, port, kind, hostOnly})
+		}
+	}
+	if kind != nodePort {
+		for _, a := range own[kind] {
+			if !d.owners.yields(s, a, kind) {
+				add(a, false)
+			}
+		}
+		return all
+	}
+	for _, a := range d.world.Node.Addresses {
+		// An address of this machine may be one that a Service was given.
+		if a = a.Unmap(); usable(a) && a.Zone() == "" && !d.owners.yields(s, a, loadBalancer) {
+			add(a, false)
+		}
+	}
+	for _, a := range loopbacks {
+		add(a, true)
+	}
+	return all
+}
+
+func protocolOfPort(p *corev1.ServicePort) corev1.Protocol {
+	return cmp.Or(p.Protocol, corev1.ProtocolTCP)
+}
+
+// layersOf finds what becomes of the destinations of one Service.
+func (d *Decider) layersOf(name types.NamespacedName) map[Target]*Layer {
+	if len(d.fronts[name]) == 0 {
+		return nil
+	}
+	node, zone := d.place()
+	byPort := endpointsOf(d.slices[name], node)
+	if name == apiServer {
+		d.overrule(byPort)
+	}
+	type what struct {
+		port          *corev1.ServicePort
+		six           bool
+		inner, inHost bool
+	}
+	made := map[what]*Layer{}
+	all := make(map[Target]*Layer, len(d.fronts[name]))
+	for _, f := range d.fronts[name] {
+		key := what{f.port, f.target.Addr().Is6(), f.kind == clusterIP, f.hostOnly}
+		if made[key] == nil {
+			made[key] = servicePort{d.named[name], f.port, byPort, node, zone}.layer(key.six, f.kind)
+			made[key].HostOnly = made[key].HostOnly || f.hostOnly
+		}
+		all[f.target] = made[key]
+	}
+	return all
+}
+
+// place is this node and its zone, as endpoints know them.
+func (d *Decider) place() (node, zone string) {
+	if d.world.Node.Object == nil {
+		return "", ""
+	}
+	return d.world.Node.Name, d.world.Node.Object.Labels[corev1.LabelTopologyZone]
+}
+
+// overrule puts the given addresses of the API server in the place of what its
+// Service says.
+func (d *Decider) overrule(byPort map[portKey][]endpoint) {
+	if len(d.world.APIServers) == 0 {
+		return
+	}
+	for _, six := range []bool{false, true} {
+		var all []endpoint
+		for _, a := range slices.SortedFunc(slices.Values(d.world.APIServers), netip.AddrPort.Compare) {
+			if a.Addr().Is6() == six {
+				all = append(all, endpoint{AddrPort: a, ready: true, serving: true})
+			}
+		}
+		byPort[portKey{"https", corev1.ProtocolTCP, six}] = all
+	}
+}
+
 // A servicePort is what one port of a Service is resolved from.
 type servicePort struct {
 	service *corev1.Service
@@ -84,45 +197,12 @@ type servicePort struct {
 	zone    string
 }
 
-// resolvePort adds the frontends of one kind of address.
-func (d *decider) resolvePort(p servicePort, kind claim) {
-	protocol := cmp.Or(p.port.Protocol, corev1.ProtocolTCP)
-	if protocol != corev1.ProtocolTCP && protocol != corev1.ProtocolUDP {
-		return
-	}
-	own := addressesOf(p.service)
-	for _, six := range []bool{false, true} {
-		// A Service is of those families of which it has a cluster address.
-		if !slices.ContainsFunc(own[clusterIP], func(a netip.Addr) bool { return a.Is6() == six }) {
-			continue
-		}
-		if kind == nodePort {
-			if p.port.NodePort > 0 {
-				d.addNodePort(p, six, p.layer(six, kind))
-			}
-			continue
-		}
-		var layer *Layer
-		for _, a := range own[kind] {
-			if a.Is6() != six || d.owners.yields(p.service, a, kind) {
-				continue
-			}
-			if layer == nil {
-				layer = p.layer(six, kind)
-			}
-			d.addService(a, p.port.Port, protocol, Entry{Service: layer})
-		}
-	}
-}
-
 // layer chooses endpoints. Connections from this node to external addresses have
 // their way to all endpoints, whatever externalTrafficPolicy says: it is about
 // those that come from outside (kube-proxy, KUBE-EXT chains).
 func (p servicePort) layer(six bool, kind claim) *Layer {
-	all := p.byPort[portKey{
-		p.service.Namespace, p.service.Name, p.port.Name, cmp.Or(p.port.Protocol, corev1.ProtocolTCP), six,
-	}]
-	l := &Layer{Owner: "Service " + nameOf(p.service).String() + ":" + cmp.Or(p.port.Name, string(p.port.Protocol))}
+	all := p.byPort[portKey{p.port.Name, protocolOfPort(p.port), six}]
+	l := &Layer{Owner: serviceOwner + nameOf(p.service).String() + ":" + cmp.Or(p.port.Name, string(p.port.Protocol))}
 	if kind == clusterIP && deref(p.service.Spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal {
 		l.Backends = onThisNode(all)
 	} else {
@@ -144,32 +224,4 @@ func affinityOf(s *corev1.Service) time.Duration {
 		return defaultAffinity
 	}
 	return time.Duration(*c.ClientIP.TimeoutSeconds) * time.Second
-}
-
-func (d *decider) addNodePort(p servicePort, six bool, layer *Layer) {
-	protocol := cmp.Or(p.port.Protocol, corev1.ProtocolTCP)
-	for _, a := range d.world.Node.Addresses {
-		// An address of this machine may be one that a Service was given.
-		if a = a.Unmap(); a.Is6() == six && usable(a) && a.Zone() == "" && !d.owners.yields(p.service, a, loadBalancer) {
-			d.addService(a, p.port.NodePort, protocol, Entry{Service: layer})
-		}
-	}
-	own := *layer
-	own.HostOnly = true // each pod has loopback addresses of its own
-	for _, a := range loopbacks {
-		if a.Is6() == six {
-			d.addService(a, p.port.NodePort, protocol, Entry{Service: &own})
-		}
-	}
-}
-
-// addService adds a frontend unless an older or better claim has it.
-func (d *decider) addService(a netip.Addr, port int32, protocol corev1.Protocol, e Entry) {
-	if port < 1 || port > 65535 {
-		return
-	}
-	t := Target{netip.AddrPortFrom(a, uint16(port)), protocol}
-	if _, taken := d.table[t]; !taken {
-		d.table[t] = e
-	}
 }
