@@ -411,3 +411,32 @@ func TestUnsuitablePlacesAreRefused(t *testing.T) {
 		t.Errorf("another directory as cgroup: %v, want ErrNoCgroup", err)
 	}
 }
+
+func TestAChangeLeavesTheRestAsItIs(t *testing.T) {
+	n := newNetns(t)
+	a, b := n.listen(t, "127.0.0.5:0", "a"), n.listen(t, "127.0.0.6:0", "b")
+	// Both share a set, which has to outlive that one of them leaves it.
+	one, other := front(vip, TCP), front("10.96.0.2:443", TCP)
+	r := steer(t, Table{one: service("one", a), other: service("other", a)})
+	change := func(t *testing.T, want Stats, table Table) {
+		t.Helper()
+		got, err := r.Change(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Calls = 0; got != want {
+			t.Errorf("the change was %+v, want %+v", got, want)
+		}
+	}
+	change(t, Stats{Frontends: 1, Backends: 1}, Table{one: service("one", b)})
+	if diff := cmp.Diff([]Departure{{Owner: "one", Backend: Frontend{a, TCP}}}, r.Left(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("who has left differs (-want +got):\n%s", diff)
+	}
+	n.mustAsk(t, "tcp", vip, "b")
+	n.mustAsk(t, "tcp", "10.96.0.2:443", "a")
+	change(t, Stats{}, Table{one: service("one", b)})
+	change(t, Stats{}, nil)
+	change(t, Stats{Frontends: 1}, Table{front("10.96.0.3:443", TCP): service("new", b)})
+	n.mustAsk(t, "tcp", "10.96.0.3:443", "b")
+	n.mustAsk(t, "tcp", "10.96.0.2:443", "a")
+}

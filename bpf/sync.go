@@ -38,8 +38,19 @@ type Departure struct {
 // written. After an error, some destinations have changed and others have not;
 // calling Sync again completes it.
 func (r *Redirector) Sync(t Table) (Stats, error) {
+	return r.write(t, (*syncer).deleteRows)
+}
+
+// Change makes the destinations of t look like t, and leaves all others what they
+// are: it costs what is in t, and not what is in the table. Otherwise it does
+// what Sync does.
+func (r *Redirector) Change(t Table) (Stats, error) {
+	return r.write(t, func(*syncer, Table) error { return nil })
+}
+
+func (r *Redirector) write(t Table, prune func(*syncer, Table) error) (Stats, error) {
 	s := syncer{maps: &r.objects.redirectMaps, mirror: r.mirror}
-	err := s.run(t)
+	err := s.run(t, prune)
 	r.left = s.left
 	if err != nil {
 		err = fmt.Errorf("write table to the kernel: %w", explain(err))
@@ -47,10 +58,11 @@ func (r *Redirector) Sync(t Table) (Stats, error) {
 	return s.stats, err
 }
 
-// Left returns the backends that some destination lost in the last Sync.
+// Left returns the backends that some destination lost in the last Sync
+// or Change.
 func (r *Redirector) Left() []Departure { return r.left }
 
-// A syncer is one run of Sync.
+// A syncer is one run of Sync or Change.
 type syncer struct {
 	maps   *redirectMaps
 	mirror *mirror
@@ -67,11 +79,11 @@ type syncer struct {
 	fronts  []Frontend
 }
 
-func (s *syncer) run(t Table) error {
+func (s *syncer) run(t Table, prune func(*syncer, Table) error) error {
 	if err := s.collect(); err != nil {
 		return err
 	}
-	if err := s.deleteRows(t); err != nil {
+	if err := prune(s, t); err != nil {
 		return err
 	}
 	if err := s.plan(t); err != nil {
