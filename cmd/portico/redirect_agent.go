@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -34,8 +35,9 @@ type agent struct {
 	pods    *podCgroups
 	servers []netip.AddrPort
 	stale   *staleSockets
-	syncs   prometheus.Histogram
-	world   redirect.World  // the one of the last decision
+	syncs   *prometheus.HistogramVec
+	world   redirect.World // the one of the last decision on everything
+	decider redirect.Decider
 	steer   *bpf.Redirector // nil for a dry run
 
 	dirty    atomic.Bool
@@ -247,7 +249,7 @@ func (a *agent) decide(wait bool) (redirect.Decision, error) {
 	w.Answers = a.prober.Answers
 	w.Cgroups = a.pods.of(w.Pods)
 	a.world = w
-	d := redirect.Decide(w)
+	d := a.decider.Decide(w)
 	a.prober.follow(d.Probes)
 	return d, nil
 }
@@ -258,11 +260,16 @@ func (a *agent) write(d redirect.Decision) error {
 		return err
 	}
 	a.decision.Store(&d)
+	a.wrote(stats)
+	return nil
+}
+
+// wrote takes note of what a change has done.
+func (a *agent) wrote(stats bpf.Stats) {
 	a.stale.note(a.steer.Left())
 	if stats != (bpf.Stats{}) {
 		a.log.V(2).Info("Changed the kernel's table", "frontends", stats.Frontends, "backends", stats.Backends, "deleted", stats.Deleted)
 	}
-	return nil
 }
 
 // stuckAfter is how long a change may take before the agent counts as dead.
@@ -293,9 +300,9 @@ func (a *agent) loop(ctx context.Context) error {
 				swept = now
 				a.dirty.Store(true)
 			}
-			if !busy && a.dirty.Swap(false) {
+			if change := a.due(); !busy && change != nil {
 				busy, began = true, now
-				go func(failing string) { done <- a.once(failing) }(failing)
+				go func(failing string) { done <- a.once(change, failing) }(failing)
 			}
 			if now.Sub(renewed) < a.options.leaseDuration/4 || busy && now.Sub(began) > stuckAfter {
 				continue
@@ -308,18 +315,22 @@ func (a *agent) loop(ctx context.Context) error {
 	}
 }
 
-// once makes the table again. What fails is tried again with the next change, and
-// logged when it is news.
-func (a *agent) once(failing string) string {
-	began := time.Now()
-	d, err := a.decide(false)
-	if err == nil {
-		err = a.write(d)
+// due is what there is to do, or nil: everything again, or only what the endpoints
+// of some Services come to.
+func (a *agent) due() func() error {
+	switch {
+	case a.dirty.Load():
+		return a.again
+	case a.watcher.touches():
+		return a.follow
 	}
-	if err == nil {
-		a.syncs.Observe(time.Since(began).Seconds())
-		err = a.stale.sweep(a.world, d, time.Now())
-	}
+	return nil
+}
+
+// once makes a change. What fails is tried again, with everything, and logged when
+// it is news.
+func (a *agent) once(change func() error, failing string) string {
+	err := change()
 	if err == nil {
 		return ""
 	}
@@ -327,6 +338,48 @@ func (a *agent) once(failing string) string {
 		a.log.Error(err, "The kernel's table is not up to date")
 	}
 	return err.Error()
+}
+
+// again decides on everything.
+func (a *agent) again() error {
+	began := time.Now()
+	a.dirty.Store(false)
+	a.watcher.touched() // what comes in from here on comes again
+	d, err := a.decide(false)
+	if err == nil {
+		err = a.write(d)
+	}
+	if err != nil {
+		return err
+	}
+	a.syncs.WithLabelValues("everything").Observe(time.Since(began).Seconds())
+	return a.stale.sweep(a.world, d, time.Now())
+}
+
+// follow decides on the Services whose endpoints have changed, and on nothing
+// else. In a large cluster that is what happens all the time.
+func (a *agent) follow() error {
+	began := time.Now()
+	changed := redirect.Table{}
+	for _, service := range a.watcher.touched() {
+		now, err := a.watcher.endpointSlices(service)
+		if err != nil {
+			a.dirty.Store(true)
+			return err
+		}
+		maps.Copy(changed, a.decider.Endpoints(service, now))
+	}
+	stats, err := a.steer.Change(kernelTable(changed))
+	if err != nil {
+		a.dirty.Store(true) // what has been decided is not what is in the kernel
+		return err
+	}
+	a.wrote(stats)
+	a.syncs.WithLabelValues("endpoints").Observe(time.Since(began).Seconds())
+	if a.stale.waiting() {
+		a.dirty.Store(true) // whoever looks for the dead must see everything
+	}
+	return nil
 }
 
 // hand leaves everything to a successor.

@@ -68,6 +68,9 @@ func (s *staleSockets) note(left []bpf.Departure) {
 	}
 }
 
+// waiting says whether any backend is waited for to die.
+func (s *staleSockets) waiting() bool { return len(s.leaving) > 0 }
+
 // sweep ends what is connected to those among them that are dead by now.
 func (s *staleSockets) sweep(w redirect.World, d redirect.Decision, now time.Time) error {
 	dead := s.dead(w, d, now)

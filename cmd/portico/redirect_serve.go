@@ -70,12 +70,13 @@ func newAgentMetrics(a *agent) *agentMetrics {
 	}
 }
 
-// newSyncs measures from the decision to the kernel.
-func newSyncs() prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{
+// newSyncs measures from the decision to the kernel: of everything, or of the
+// Services whose endpoints have changed.
+func newSyncs() *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "portico_redirect_sync_duration_seconds", Help: "How long it takes to decide and to write what has changed into the kernel's table.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8),
-	})
+		Buckets: prometheus.ExponentialBuckets(0.00025, 4, 8),
+	}, []string{"of"})
 }
 
 // Describe tells the registry what there is.

@@ -224,7 +224,7 @@ func TestAgentsTellHowFullTheTableIs(t *testing.T) {
 	a.decision.Store(&redirect.Decision{Table: redirect.Table{
 		{AddrPort: netip.MustParseAddrPort("10.96.0.1:443"), Protocol: corev1.ProtocolTCP}: {},
 	}})
-	a.syncs.Observe(0.002)
+	a.syncs.WithLabelValues("everything").Observe(0.002)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newAgentMetrics(a), a.syncs)
 	families, err := registry.Gather()

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -48,6 +49,8 @@ type watcher struct {
 	mu sync.Mutex // guards following
 	// files are the policies of --policy-dir.
 	files *config.Snapshot
+	// moved are the Services whose EndpointSlices have changed.
+	moved map[types.NamespacedName]bool
 	// elsewhere are pods that policies select on other nodes, and nodes, by what
 	// selects them. They are watched only if a policy needs them.
 	elsewhere map[string]*elsewhere
@@ -67,7 +70,8 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 	}
 	w := &watcher{
 		cfg: cfg, scheme: scheme, node: o.nodeName, changed: changed, ctx: ctx,
-		fromFiles: o.policyDir != "", files: &config.Snapshot{}, elsewhere: map[string]*elsewhere{},
+		fromFiles: o.policyDir != "", files: &config.Snapshot{},
+		moved: map[types.NamespacedName]bool{}, elsewhere: map[string]*elsewhere{},
 	}
 	if cfg == nil {
 		return w, nil
@@ -93,7 +97,9 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 func (w *watcher) observe(o *redirectOptions) error {
 	kinds := []client.Object{&corev1.Service{}, &corev1.Pod{}, &corev1.Node{}}
 	if o.resolveServices {
-		kinds = append(kinds, &discoveryv1.EndpointSlice{})
+		if err := w.watchEndpoints(); err != nil {
+			return err
+		}
 	}
 	if !w.fromFiles {
 		if err := w.knowsPolicies(); err != nil {
@@ -128,12 +134,17 @@ func (w *watcher) knowsPolicies() error {
 }
 
 func (w *watcher) watch(c cache.Cache, kind client.Object) error {
+	return w.handle(c, kind, func(any) { w.changed() })
+}
+
+// handle calls changed with an object as it was, as it is, or both.
+func (w *watcher) handle(c cache.Cache, kind client.Object, changed func(any)) error {
 	informer, err := c.GetInformer(w.ctx, kind, cache.BlockUntilSynced(false))
 	if err != nil {
 		return fmt.Errorf("watch %T: %w", kind, err)
 	}
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { w.changed() }, UpdateFunc: func(any, any) { w.changed() }, DeleteFunc: func(any) { w.changed() },
+		AddFunc: changed, UpdateFunc: func(before, now any) { changed(before); changed(now) }, DeleteFunc: changed,
 	})
 	if err != nil {
 		return fmt.Errorf("watch %T: %w", kind, err)
