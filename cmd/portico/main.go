@@ -32,6 +32,6 @@ and a proxy in front of it.`,
 		SilenceErrors: true,
 		Version:       version(),
 	}
-	root.AddCommand(newProxyCommand(), newRedirectCommand(), newDevCommand(), newFilterCommand(), newInspectCommand())
+	root.AddCommand(newProxyCommand(), newRedirectCommand(), newDevCommand(), newFilterCommand(), newPolicyCommand(), newInspectCommand())
 	return root
 }

@@ -117,7 +117,7 @@ func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
 		return
 	}
 	began := time.Now()
-	policy, err := Compile(sourceOf(p))
+	policy, err := Compile(SourceOf(p))
 	if err != nil {
 		l.options.Log.Error(err, "RegoPolicy refused", "name", p.Name)
 		s.bad, s.err = is, err
@@ -126,7 +126,8 @@ func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
 	*s = shelf{policy: policy, good: is, took: time.Since(began)}
 }
 
-func sourceOf(p *v1alpha1.RegoPolicy) Source {
+// SourceOf is what a RegoPolicy asks for.
+func SourceOf(p *v1alpha1.RegoPolicy) Source {
 	s := Source{Name: p.Name, Rego: p.Spec.Rego}
 	if p.Spec.Settings != nil {
 		// What is no JSON has been refused, by the API server or with the file.

@@ -12,7 +12,7 @@ import (
 )
 
 // blocks are what a page tells its reader to type or to write.
-var blocks = regexp.MustCompile("(?s)```(sh|go|yaml)(?: file=(\\S+))?\n(.*?)```")
+var blocks = regexp.MustCompile("(?s)```(sh|go|yaml|rego)(?: file=(\\S+))?\n(.*?)```")
 
 // script does what a page says, in its order. What it would leave in /tmp is in
 // dir.
@@ -35,32 +35,57 @@ func script(t *testing.T, page, dir string) string {
 	return strings.ReplaceAll(b.String(), "/tmp/", dir+"/")
 }
 
-func TestGuideToWasmFilters(t *testing.T) {
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the guide ends in C, which needs clang and lld: %v", err)
-		}
-	}
+// readAlong does what a page says as jane, with programs in the path, through a
+// proxy. It returns what they print.
+func readAlong(t *testing.T, page string, programs map[string]string) string {
+	t.Helper()
 	p, dir := newProxy(t), t.TempDir()
-	binary := proxy.Binary(t)
 	bin := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, path := range map[string]string{"portico": binary, "kubectl": world.Program("kubectl")} {
+	for name, path := range programs {
 		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("bash", "-exc", script(t, "docs/write-a-wasm-filter.md", dir))
+	cmd := exec.Command("bash", "-exc", script(t, page, dir))
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+p.Kubeconfig(world.Token("jane")), "GOFLAGS=-mod=mod", "PATH="+bin+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return string(out)
+}
+
+func TestGuideToRatePolicies(t *testing.T) {
+	opa := filepath.Join(t.TempDir(), "opa")
+	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=.tools/opa.mod", "-o", opa, "github.com/open-policy-agent/opa")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build opa: %v\n%s", err, out)
+	}
+	out := readAlong(t, "docs/write-a-rate-policy.md", map[string]string{"portico": proxy.Binary(t), "kubectl": world.Program("kubectl"), "opa": opa})
+	for _, want := range []string{
+		"ok    lists_test.test_informers_are_free", "PASS: 2/2", "typo.rego, line 13, column 2: undefined ref: input.verbs",
+		`"rate": 0.1`, "Warning: jane lists all pods: use an informer (limit all-pods)", `"list secrets by name"`,
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}
+
+func TestGuideToWasmFilters(t *testing.T) {
+	for _, tool := range []string{"clang", "wasm-ld"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the guide ends in C, which needs clang and lld: %v", err)
+		}
+	}
+	out := readAlong(t, "docs/write-a-wasm-filter.md", map[string]string{"portico": proxy.Binary(t), "kubectl": world.Program("kubectl")})
 	for _, want := range []string{"ok    passwords are refused", "team=nobody", "keep passwords in Secrets (filter stamp)", "Careful, jane: this cannot be undone"} {
-		if !strings.Contains(string(out), want) {
+		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}

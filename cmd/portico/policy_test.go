@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// runPortico runs a command and returns what it prints.
+func runPortico(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestPolicyTestFailsWhereATestDoes(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := runPortico(t, "policy", "test", dir); err == nil || !strings.Contains(err.Error(), "there are no tests") {
+		t.Errorf("without tests: %v", err)
+	}
+	write("a_test.rego", "package a_test\n\ntest_good if 1 == 1\n\ntest_bad if count([1]) == 2\n")
+	out, err := runPortico(t, "policy", "test", dir)
+	if want := "FAIL  a_test.test_bad: it does not hold\nok    a_test.test_good\n"; !errors.Is(err, errTests) || out != want {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	write("a_test.rego", "package a_test\n\ntest_bad if input.verbs == \"get\"\n")
+	if _, err := runPortico(t, "policy", "test", dir); err == nil || !strings.Contains(err.Error(), "line 3, column 13: undefined ref: input.verbs") {
+		t.Errorf("with a mistake: %v", err)
+	}
+}
+
+func TestPolicyEvalReadsRegoPolicies(t *testing.T) {
+	input := filepath.Join(t.TempDir(), "request.yaml")
+	if err := os.WriteFile(input, []byte("{verb: list, resource: pods, user: {name: joe}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := runPortico(t, "policy", "eval", "../../examples/quorum-lists/policy.yaml", "--input="+input)
+	if err != nil || !strings.Contains(out, `"id": "quorum-list"`) {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	if _, err := runPortico(t, "policy", "eval", "../../examples/redirect/policy.yaml"); err == nil {
+		t.Error("a file without a RegoPolicy is taken for one")
+	}
+}

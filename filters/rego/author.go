@@ -1,0 +1,148 @@
+package rego
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	opa "github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/tester"
+)
+
+// Evaluate asks for all of a policy's sets about an input as its author writes
+// it: the fields that are left out are empty, and there are no others.
+func (p *Policy) Evaluate(ctx context.Context, input map[string]any) (map[string]any, error) {
+	whole, err := complete(input)
+	if err != nil {
+		return nil, err
+	}
+	value, err := ast.InterfaceToValue(whole)
+	if err != nil {
+		return nil, fmt.Errorf("read the input: %w", err)
+	}
+	sets := map[string]any{}
+	for _, q := range []*question{p.decision, p.limits} {
+		if q == nil {
+			continue
+		}
+		results, err := q.query.Eval(ctx, opa.EvalParsedInput(value), opa.EvalSortSets(true))
+		if err != nil {
+			return nil, fmt.Errorf("evaluate %s: %w", p.pkg, err)
+		}
+		answer := results[0].Bindings["answer"].(map[string]any)
+		if _, err := read(p.name, answer); err != nil {
+			return nil, err
+		}
+		maps.Copy(sets, answer)
+	}
+	return sets, nil
+}
+
+// complete adds the fields that input leaves out.
+func complete(input map[string]any) (map[string]any, error) {
+	whole := map[string]any{}
+	known := map[string]bool{}
+	for i := range fields {
+		f := &fields[i]
+		parent, name := f.parent()
+		from, to := input, whole
+		if known[f.path] = true; parent != "" {
+			known[parent] = true
+			inside, isObject := input[parent].(map[string]any)
+			if input[parent] != nil && !isObject {
+				return nil, fmt.Errorf("input.%s is no object", parent)
+			}
+			if whole[parent] == nil {
+				whole[parent] = map[string]any{}
+			}
+			from, to = inside, whole[parent].(map[string]any)
+		}
+		if v, ok := from[name]; ok {
+			to[name] = v
+		} else {
+			to[name] = f.empty()
+		}
+	}
+	return whole, unknown("", input, known)
+}
+
+func (f *field) empty() any {
+	switch {
+	case f.text != nil:
+		return ""
+	case f.number != nil:
+		return json.Number("0")
+	case f.flag != nil:
+		return false
+	case f.list != nil:
+		return []any{}
+	}
+	return map[string]any{}
+}
+
+// unknown is an error that names what is in an object and is no field.
+func unknown(at string, object map[string]any, known map[string]bool) error {
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		path := at + name
+		if !known[path] {
+			return fmt.Errorf("there is no input.%s", path)
+		}
+		inside, isObject := object[name].(map[string]any)
+		if isObject && path != "user.extra" {
+			if err := unknown(path+".", inside, known); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A TestResult is what became of one rule whose name begins with test_.
+type TestResult struct {
+	Name string
+	// Err is nil if it holds.
+	Err error
+}
+
+var errNotHeld = errors.New("it does not hold")
+
+// Test runs the tests in files, which are texts by name, as opa test does, but with
+// the builtins that policies have here, and with their input's schema.
+func Test(ctx context.Context, files map[string]string) ([]TestResult, error) {
+	options := ast.ParserOptions{Capabilities: capabilities(), ProcessAnnotation: true, RegoVersion: ast.RegoV1}
+	modules := map[string]*ast.Module{}
+	for name, text := range files {
+		m, err := ast.ParseModuleWithOpts(name, text, options)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, located(err))
+		}
+		modules[name] = m
+	}
+	compiler := ast.NewCompiler().WithCapabilities(options.Capabilities).WithStrict(true).
+		WithDefaultRegoVersion(ast.RegoV1).WithSchemas(schemas()).WithUseTypeCheckAnnotations(true)
+	results, err := tester.NewRunner().SetCompiler(compiler).RaiseBuiltinErrors(true).SetDefaultRegoVersion(ast.RegoV1).SetModules(modules).RunTests(ctx, nil)
+	if err != nil {
+		return nil, located(err)
+	}
+	var all []TestResult
+	for r := range results {
+		all = append(all, TestResult{Name: strings.TrimPrefix(r.Package, "data.") + "." + r.Name, Err: outcome(r)})
+	}
+	slices.SortFunc(all, func(a, b TestResult) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+func outcome(r *tester.Result) error {
+	switch {
+	case r.Error != nil:
+		return r.Error
+	case r.Fail:
+		return errNotHeld
+	}
+	return nil
+}
