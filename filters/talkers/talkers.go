@@ -20,6 +20,9 @@ const (
 	short = 5 * time.Second
 	// maxObject is how much of a write's answer is kept to read its version.
 	maxObject = 256 << 10
+	// sampled is how much of a list is looked at to know how many objects it
+	// has: the rest will be like it.
+	sampled = 4 << 20
 )
 
 // Filter counts what callers do.
@@ -121,14 +124,28 @@ func (x *exchange) Write(p []byte) (int, error) {
 		x.begin(http.StatusOK)
 	}
 	n, err := x.ResponseWriter.Write(p)
-	x.bytes += int64(n)
-	if x.objects != nil {
-		x.objects.Read(x.Header().Get("Content-Type"), p[:n])
+	if x.objects != nil && x.bytes < sampled {
+		x.sample(p[:n])
 	}
+	x.bytes += int64(n)
 	if x.written && x.body.Len()+n <= maxObject {
 		x.body.Write(p[:n])
 	}
 	return n, err
+}
+
+// sample counts the objects that begin in what follows the bytes so far.
+func (x *exchange) sample(p []byte) {
+	p = p[:min(int64(len(p)), sampled-x.bytes)]
+	x.objects.Read(x.Header().Get("Content-Type"), p)
+}
+
+// listed is how many objects the answer has, as far as the sample tells.
+func (x *exchange) listed() int64 {
+	if x.bytes <= sampled {
+		return x.objects.N
+	}
+	return int64(float64(x.objects.N) * float64(x.bytes) / sampled)
 }
 
 // end counts what became of r.
@@ -174,7 +191,7 @@ func (x *exchange) judge() {
 func (x *exchange) measure() {
 	if x.objects != nil && x.whole && x.returned && x.err == nil && x.r.Context().Err() == nil {
 		i := x.info
-		x.account.Measured(i.APIGroup, i.Resource, i.Namespace, talkers.Size{Objects: x.objects.N, Bytes: x.bytes})
+		x.account.Measured(i.APIGroup, i.Resource, i.Namespace, talkers.Size{Objects: x.listed(), Bytes: x.bytes})
 	}
 }
 

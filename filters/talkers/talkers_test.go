@@ -100,6 +100,17 @@ func TestWritesThatChangeNothingAreNoticed(t *testing.T) {
 	}
 }
 
+// TestLongListsAreMeasuredByTheirBeginning lists more than is looked at.
+func TestLongListsAreMeasuredByTheirBeginning(t *testing.T) {
+	const objects = 10000
+	item := `{"data":"` + strings.Repeat("x", 1<<10) + `"},`
+	a := talkers.New()
+	send(t, a, "GET", "/api/v1/pods", jane, answer(200, `{"items":[`+strings.Repeat(item, objects-1)+item[:len(item)-1]+`]}`))
+	if size, _ := a.Size("", "pods", ""); size.Objects < objects*99/100 || size.Objects > objects*101/100 {
+		t.Errorf("%d objects were found, there are %d", size.Objects, objects)
+	}
+}
+
 func TestWholeListsAreMeasured(t *testing.T) {
 	const list = `{"items":[{},{},{}]}`
 	for path, want := range map[string]bool{
