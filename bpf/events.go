@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 )
 
@@ -37,8 +39,8 @@ func verdictOf(v redirectVerdict) Verdict {
 
 // An Event is one verdict.
 type Event struct {
-	// At is a time of CLOCK_MONOTONIC.
-	At       time.Duration
+	// At is exact to some milliseconds.
+	At       time.Time
 	Frontend Frontend
 	// Backend is where the frontend led; the zero value if it was refused.
 	Backend Frontend
@@ -52,7 +54,31 @@ type Event struct {
 // Events calls visit for each event, as often as [Settings.Sample] lets one
 // happen, until ctx ends. Events that nobody takes in time are lost.
 func (r *Redirector) Events(ctx context.Context, visit func(Event)) error {
-	reader, err := ringbuf.NewReader(r.objects.Events)
+	return follow(ctx, r.objects.Events, visit)
+}
+
+// Follow does what [Redirector.Events] does for what is installed under pins, by
+// whichever process; empty means [DefaultPins]. Of several who follow, each gets
+// some of the events. It returns [ErrNotInstalled] if there is nothing.
+func Follow(ctx context.Context, pins string, visit func(Event)) error {
+	if pins == "" {
+		pins = DefaultPins
+	}
+	o, dir, err := openPinned(pins)
+	if err != nil {
+		return fmt.Errorf("follow events of %s: %w", pins, err)
+	}
+	defer o.Close()
+	events, err := ebpf.LoadPinnedMap(filepath.Join(dir, "events"), nil)
+	if err != nil {
+		return fmt.Errorf("follow events of %s: %w", pins, err)
+	}
+	defer events.Close()
+	return follow(ctx, events, visit)
+}
+
+func follow(ctx context.Context, events *ebpf.Map, visit func(Event)) error {
+	reader, err := ringbuf.NewReader(events)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
@@ -66,13 +92,18 @@ func (r *Redirector) Events(ctx context.Context, visit func(Event)) error {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
-		if e, ok := parseEvent(record.RawSample); ok {
+		at, err := now()
+		if err != nil {
+			return err
+		}
+		if e, ok := parseEvent(record.RawSample, time.Now().Add(-at)); ok {
 			visit(e)
 		}
 	}
 }
 
-func parseEvent(raw []byte) (Event, bool) {
+// parseEvent needs to know when the kernel's clock began.
+func parseEvent(raw []byte, began time.Time) (Event, bool) {
 	var e redirectEvent
 	if len(raw) < int(unsafe.Sizeof(e)) {
 		return Event{}, false
@@ -80,7 +111,7 @@ func parseEvent(raw []byte) (Event, bool) {
 	e = *(*redirectEvent)(unsafe.Pointer(&raw[0]))
 	command, _, _ := bytes.Cut(e.Command[:], []byte{0})
 	out := Event{
-		At: time.Duration(e.At), Frontend: e.Front.frontend(), Verdict: verdictOf(e.Verdict),
+		At: began.Add(time.Duration(e.At)), Frontend: e.Front.frontend(), Verdict: verdictOf(e.Verdict),
 		Cgroup: e.Cgroup, Netns: e.Netns, PID: e.Pid, Command: string(command),
 	}
 	if e.Verdict != redirectVerdictREFUSED {

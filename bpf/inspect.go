@@ -63,7 +63,7 @@ func Inspect(pins string) (*Report, error) {
 	if pins == "" {
 		pins = DefaultPins
 	}
-	o, err := openPinned(pins)
+	o, _, err := openPinned(pins)
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", pins, err)
 	}
@@ -92,31 +92,32 @@ func isAttached(path string) (bool, error) {
 	return err == nil && info.Cgroup() != nil && info.Cgroup().CgroupId != 0, err
 }
 
-// openPinned opens the maps that the attached programs use.
-func openPinned(pins string) (*redirectMaps, error) {
+// openPinned opens the maps that the attached programs use, and returns where they
+// are pinned.
+func openPinned(pins string) (*redirectMaps, string, error) {
 	ids, err := usedMaps(linkPath(pins, "connect4"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	dirs, err := filepath.Glob(filepath.Join(pins, fmt.Sprintf("tables-%d-*", schema)))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	for _, dir := range dirs {
 		o := &redirectMaps{}
 		if err := o.open(dir, filepath.Join(pins, fmt.Sprintf("sockets-%d", schema))); err != nil {
-			return nil, errors.Join(err, o.Close())
+			return nil, "", errors.Join(err, o.Close())
 		}
 		info, err := o.Frontends.Info()
 		if err != nil {
-			return nil, errors.Join(err, o.Close())
+			return nil, "", errors.Join(err, o.Close())
 		}
 		if id, _ := info.ID(); slices.Contains(ids, id) {
-			return o, nil
+			return o, dir, nil
 		}
 		o.Close()
 	}
-	return nil, fmt.Errorf("%w: programs of another version of Portico are attached", ErrNotInstalled)
+	return nil, "", fmt.Errorf("%w: programs of another version of Portico are attached", ErrNotInstalled)
 }
 
 func usedMaps(path string) ([]ebpf.MapID, error) {

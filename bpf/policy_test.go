@@ -323,14 +323,28 @@ func TestVerdictsBecomeEvents(t *testing.T) {
 	local, remote := n.listen(t, "127.0.0.5:0", "local"), n.listen(t, "127.0.0.6:0", "remote")
 	r := steer(t, Table{front(vip, TCP): both(local, remote), front("10.96.0.2:443", TCP): service("none")})
 	mustRenew(t, r, time.Hour)
+	for name, follow := range map[string]func(context.Context, func(Event)) error{
+		"own": r.Events,
+		"another's": func(ctx context.Context, visit func(Event)) error {
+			return Follow(ctx, r.options.Pins, visit)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testEvents(t, n, r, local, follow) })
+	}
+}
+
+func testEvents(t *testing.T, n *netns, r *Redirector, local netip.AddrPort, follow func(context.Context, func(Event)) error) {
+	t.Helper()
+	mustSet(t, r, Settings{})
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan Event, 16)
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		if err := r.Events(ctx, func(e Event) { got <- e }); err != nil {
+		if err := follow(ctx, func(e Event) { got <- e }); err != nil {
 			t.Error(err)
 		}
 	})
+	began := time.Now()
 	n.mustAsk(t, "tcp", vip, "local") // not sampled
 	mustSet(t, r, Settings{Sample: 1})
 	n.mustAsk(t, "tcp", vip, "local")
@@ -340,7 +354,7 @@ func TestVerdictsBecomeEvents(t *testing.T) {
 		{Frontend: front("10.96.0.2:443", TCP), Verdict: Refused},
 	} {
 		e := <-got
-		if e.Frontend != want.Frontend || e.Backend != want.Backend || e.Verdict != want.Verdict || e.PID == 0 || e.Cgroup == 0 || e.Netns == 0 || e.Command == "" {
+		if e.Frontend != want.Frontend || e.Backend != want.Backend || e.Verdict != want.Verdict || e.PID == 0 || e.Cgroup == 0 || e.Netns == 0 || e.Command == "" || e.At.Before(began.Add(-time.Second)) || e.At.After(time.Now().Add(time.Second)) {
 			t.Errorf("event is %+v, want %+v", e, want)
 		}
 	}
