@@ -37,6 +37,7 @@ type redirectOptions struct {
 	pins, cgroup              string
 	maxFrontends, maxBackends uint32
 	exemptMark                uint32
+	sampleEvents              uint32
 
 	leaseDuration time.Duration
 	handover      time.Duration
@@ -112,6 +113,7 @@ func (o *redirectOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.handover, "handover", o.handover, "How long policies hold after this process was stopped, for its successor.")
 	f.DurationVar(&o.probeInterval, "probe-interval", o.probeInterval, "How often backends on this node are tried.")
 	f.StringSliceVar(&o.endStale, "end-stale-sockets", o.endStale, "Protocols (UDP, TCP) of which sockets are ended that are connected to a redirected backend that is no more; unconnected ones never are. It needs Linux 6.5 and, in a container, the host's processes.")
+	f.Uint32Var(&o.sampleEvents, "sample-events", o.sampleEvents, "Let one of so many verdicts about destinations become an event, which portico inspect redirect --events shows; 0 is none.")
 	f.BoolVar(&o.dryRun, "dry-run", o.dryRun, "Print what would be done, and change nothing.")
 	f.BoolVar(&o.uninstall, "uninstall", o.uninstall, "Take everything out of the kernel, and end.")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress, `Where /metrics is; "0" turns it off. It is plain HTTP.`)

@@ -39,6 +39,7 @@ type agent struct {
 	world   redirect.World // the one of the last decision on everything
 	decider redirect.Decider
 	steer   *bpf.Redirector // nil for a dry run
+	table   sync.Mutex      // held while steer's table is read or changed
 
 	dirty    atomic.Bool
 	ready    atomic.Bool
@@ -115,7 +116,7 @@ func (a *agent) run(ctx context.Context, g *errgroup.Group) error {
 	if err := a.open(ctx); err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	defer a.steer.Close()
+	defer a.close()
 	protocols, err := a.options.endedProtocols()
 	if err != nil {
 		return err
@@ -135,6 +136,28 @@ func (a *agent) run(ctx context.Context, g *errgroup.Group) error {
 	err = a.loop(ctx)
 	beside.Wait()
 	return err
+}
+
+func (a *agent) close() {
+	a.table.Lock()
+	defer a.table.Unlock()
+	a.ready.Store(false)
+	_ = a.steer.Close() // what it holds goes with the process anyway
+}
+
+// counts are what has become of connections, by destination; nothing while the
+// agent does not steer.
+func (a *agent) counts() map[bpf.Frontend]bpf.Counts {
+	a.table.Lock()
+	defer a.table.Unlock()
+	if !a.ready.Load() {
+		return nil
+	}
+	all, err := a.steer.Counts()
+	if err != nil {
+		a.log.Error(err, "The kernel's counters are not in the metrics")
+	}
+	return all
 }
 
 func ignoreEnd(ctx context.Context, err error) error {
@@ -204,7 +227,7 @@ func (a *agent) open(ctx context.Context) error {
 
 // begin makes the first table, and only then exchanges the programs.
 func (a *agent) begin(ctx context.Context) error {
-	if err := a.steer.Set(bpf.Settings{Mark: a.options.exemptMark}); err != nil {
+	if err := a.steer.Set(bpf.Settings{Mark: a.options.exemptMark, Sample: a.options.sampleEvents}); err != nil {
 		return err
 	}
 	d, err := a.first(ctx)
@@ -255,6 +278,8 @@ func (a *agent) decide(wait bool) (redirect.Decision, error) {
 }
 
 func (a *agent) write(d redirect.Decision) error {
+	a.table.Lock()
+	defer a.table.Unlock()
 	stats, err := a.steer.Sync(kernelTable(d.Table))
 	if err != nil {
 		return err
@@ -369,17 +394,25 @@ func (a *agent) follow() error {
 		}
 		maps.Copy(changed, a.decider.Endpoints(service, now))
 	}
-	stats, err := a.steer.Change(kernelTable(changed))
-	if err != nil {
+	if err := a.change(changed); err != nil {
 		a.dirty.Store(true) // what has been decided is not what is in the kernel
 		return err
 	}
-	a.wrote(stats)
 	a.syncs.WithLabelValues("endpoints").Observe(time.Since(began).Seconds())
 	if a.stale.waiting() {
 		a.dirty.Store(true) // whoever looks for the dead must see everything
 	}
 	return nil
+}
+
+func (a *agent) change(t redirect.Table) error {
+	a.table.Lock()
+	defer a.table.Unlock()
+	stats, err := a.steer.Change(kernelTable(t))
+	if err == nil {
+		a.wrote(stats)
+	}
+	return err
 }
 
 // hand leaves everything to a successor.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -15,19 +17,27 @@ import (
 // newInspectRedirectCommand is `portico inspect redirect`.
 func newInspectRedirectCommand() *cobra.Command {
 	var pins string
+	var events bool
 	cmd := &cobra.Command{
 		Use:   "redirect [address:port]",
 		Short: "Show what the kernel does with this node's connections",
 		Long: `Show the table in the kernel: what becomes of which destination, because of what,
 and how often it was named. It is read from the kernel, whether an agent runs or
-not, and nothing is changed. With an address, show only what concerns it.`,
+not, and nothing is changed. With an address, show only what concerns it.
+
+With --events, show which process was led where, as it happens, as often as the
+agent's --sample-events has it. Two that watch at once get some of the events each.`,
 		Example: `  portico inspect redirect
-  portico inspect redirect 10.96.0.1:443`,
+  portico inspect redirect 10.96.0.1:443
+  portico inspect redirect --events`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := bpf.Inspect(pins)
 			if err != nil {
 				return err
+			}
+			if events {
+				return followEvents(cmd.Context(), cmd.OutOrStdout(), pins, report, args)
 			}
 			if len(args) == 0 {
 				printReport(cmd.OutOrStdout(), report)
@@ -37,6 +47,7 @@ not, and nothing is changed. With an address, show only what concerns it.`,
 		},
 	}
 	cmd.Flags().StringVar(&pins, "pin-path", bpf.DefaultPins, "Directory of the pins of portico redirect.")
+	cmd.Flags().BoolVar(&events, "events", events, "Show what becomes of connections as they are made, until interrupted.")
 	return cmd
 }
 
@@ -88,11 +99,10 @@ func names(r *bpf.Report, c bpf.Choice) (owner, backend string) {
 
 // explainAddress says what becomes of one destination, for both protocols.
 func explainAddress(w io.Writer, r *bpf.Report, text string) error {
-	address, err := netip.ParseAddrPort(text)
+	address, err := parseFrontend(text)
 	if err != nil {
-		return fmt.Errorf("%q is no address with a port, like 10.96.0.1:443 or [fd00::1]:443", text)
+		return err
 	}
-	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 	found := false
 	for _, row := range r.Rows {
 		if row.Frontend.AddrPort == address {
@@ -121,4 +131,40 @@ func verdict(r *bpf.Report, e bpf.Entry) string {
 		return backends(e.Service) + ", because of " + e.Service.Owner
 	}
 	return "the address itself: nobody here resolves Services, and no policy counts"
+}
+
+func parseFrontend(text string) (netip.AddrPort, error) {
+	address, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return address, fmt.Errorf("%q is no address with a port, like 10.96.0.1:443 or [fd00::1]:443", text)
+	}
+	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()), nil
+}
+
+// followEvents shows events until ctx ends: all, or those of one destination.
+func followEvents(ctx context.Context, w io.Writer, pins string, r *bpf.Report, only []string) error {
+	if r.Settings.Sample == 0 {
+		return errors.New("there are no events: start the agent with --sample-events=1, or more if there are many connections")
+	}
+	var address netip.AddrPort
+	if len(only) > 0 {
+		var err error
+		if address, err = parseFrontend(only[0]); err != nil {
+			return err
+		}
+	}
+	return bpf.Follow(ctx, pins, func(e bpf.Event) {
+		if len(only) == 0 || e.Frontend.AddrPort == address {
+			printEvent(w, e)
+		}
+	})
+}
+
+func printEvent(w io.Writer, e bpf.Event) {
+	became := map[bpf.Verdict]string{
+		bpf.ByPolicy: "by policy to " + e.Backend.AddrPort.String(), bpf.ByService: "by Service to " + e.Backend.AddrPort.String(),
+		bpf.Refused: "refused", bpf.Passed: "left alone",
+	}[e.Verdict]
+	fmt.Fprintf(w, "%s  %s  %s, for %s (process %d, cgroup %d, network %d)\n",
+		e.At.Format("15:04:05.000"), e.Frontend, became, e.Command, e.PID, e.Cgroup, e.Netns)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/portico-proxy/portico/bpf"
 	"github.com/portico-proxy/portico/core/redirect"
 )
 
@@ -54,11 +55,11 @@ func serveAt(ctx context.Context, address string, h http.Handler) error {
 	return nil
 }
 
-// agentMetrics are few, whatever the size of the cluster: what single
-// destinations come to, portico inspect redirect tells.
+// agentMetrics are few, whatever the size of the cluster: of single destinations
+// only those appear that somebody on this node has named.
 type agentMetrics struct {
-	agent                      *agent
-	frontends, limit, backends *prometheus.Desc
+	agent                                *agent
+	frontends, limit, backends, verdicts *prometheus.Desc
 }
 
 func newAgentMetrics(a *agent) *agentMetrics {
@@ -67,6 +68,9 @@ func newAgentMetrics(a *agent) *agentMetrics {
 		frontends: prometheus.NewDesc("portico_redirect_frontends", "Destinations in the kernel's table.", nil, nil),
 		limit:     prometheus.NewDesc("portico_redirect_frontends_limit", "Destinations that the kernel's table has room for.", nil, nil),
 		backends:  prometheus.NewDesc("portico_redirect_policy_backends", "Backends that a policy has on this node.", []string{"kind", "policy"}, nil),
+		verdicts: prometheus.NewDesc("portico_redirect_verdicts_total",
+			"How often a destination was named since it is in the table, and what became of it: policy and service led to a backend, refused and passed did not; lapsed (the policy's lease had run out) and exempt (it is not for the client) say why it was not the policy.",
+			[]string{"frontend", "verdict"}, nil),
 	}
 }
 
@@ -84,9 +88,10 @@ func (m *agentMetrics) Describe(c chan<- *prometheus.Desc) {
 	c <- m.frontends
 	c <- m.limit
 	c <- m.backends
+	c <- m.verdicts
 }
 
-// Collect takes the figures from the last decision.
+// Collect takes the figures from the last decision and from the kernel.
 func (m *agentMetrics) Collect(c chan<- prometheus.Metric) {
 	d := m.agent.decision.Load()
 	if d == nil {
@@ -96,6 +101,19 @@ func (m *agentMetrics) Collect(c chan<- prometheus.Metric) {
 	c <- prometheus.MustNewConstMetric(m.limit, prometheus.GaugeValue, float64(m.agent.options.maxFrontends))
 	for _, p := range d.Policies {
 		c <- prometheus.MustNewConstMetric(m.backends, prometheus.GaugeValue, float64(p.Backends), p.Kind, p.Policy.GetName())
+	}
+	for frontend, counts := range m.agent.counts() {
+		m.collectVerdicts(c, frontend.String(), counts)
+	}
+}
+
+func (m *agentMetrics) collectVerdicts(c chan<- prometheus.Metric, frontend string, n bpf.Counts) {
+	for verdict, count := range map[string]uint64{
+		"policy": n.Policy, "service": n.Service, "refused": n.Refused, "passed": n.Passed, "lapsed": n.Lapsed, "exempt": n.Exempt,
+	} {
+		if count > 0 {
+			c <- prometheus.MustNewConstMetric(m.verdicts, prometheus.CounterValue, float64(count), frontend, verdict)
+		}
 	}
 }
 

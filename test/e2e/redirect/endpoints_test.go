@@ -60,10 +60,41 @@ func TestEndpointsAreFollowed(t *testing.T) {
 			client.until(t, names[ip])
 		}
 	}
+	if counted := `portico_redirect_verdicts_total{frontend="` + address + `/TCP",verdict="service"}`; !strings.Contains(c.metrics(t), counted) {
+		t.Errorf("connections are not counted: no %s in\n%s", counted, c.metrics(t))
+	}
 	// Without one, connections are refused.
 	c.kubectl(t, "delete", "endpointslice", "http-server")
 	client.until(t, "error: dial tcp "+address+": connect: connection refused")
 	if again := client.say(t); !strings.Contains(again, "refused") {
 		t.Errorf("nobody is there, and %s answers", again)
+	}
+}
+
+// What becomes of connections can be watched.
+func TestEventsAreShown(t *testing.T) {
+	c := newLab(t)
+	dir := t.TempDir()
+	writePolicy(t, dir, `
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: p}
+spec:
+  frontend:
+    addressMatcher: {ip: 10.96.0.9}
+    toPorts: [{port: "80"}]
+  backend:
+    addressEndpoint: {addresses: [127.0.0.1], toPorts: [{port: "8000"}]}
+`)
+	c.play(t, c.mkCgroup(t, "server"), "name", "127.0.0.1:8000", "server")
+	c.agent(t, "--policy-dir="+dir, "--sample-events=1")
+	client := c.play(t, c.mkCgroup(t, "client"), "ask", "10.96.0.9:80")
+	client.until(t, "server")
+	events := c.spawn(t, c.mkCgroup(t, "watcher"), nil, c.binary, "inspect", "redirect", "--events", "10.96.0.9:80", "--pin-path="+c.pins)
+	if !events.out.Scan() {
+		t.Fatal("no events are shown")
+	}
+	if got := events.out.Text(); !strings.Contains(got, "10.96.0.9:80/TCP  by policy to 127.0.0.1:8000, for ") {
+		t.Errorf("the event is shown as %q", got)
 	}
 }
