@@ -26,7 +26,7 @@ func newPolicyCommand() *cobra.Command {
 		Long: `Write and try policies in Rego, without a proxy and without a cluster.
 docs/write-a-rate-policy.md goes the whole way.`,
 	}
-	cmd.AddCommand(newPolicyTestCommand(), newPolicyEvalCommand(), newPolicySchemaCommand())
+	cmd.AddCommand(newPolicyTestCommand(), newPolicyEvalCommand(), newPolicySchemaCommand(), newPolicyReplayCommand())
 	return cmd
 }
 

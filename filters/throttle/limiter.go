@@ -33,6 +33,9 @@ type Options struct {
 	Waiting int
 	// Count is told of each limit that was asked. It may be nil.
 	Count func(policy, id, outcome string)
+	// Now is the time; nil means [time.Now]. With another, use only
+	// [Limiter.Replay]: nobody waits for it.
+	Now func() time.Time
 }
 
 // A Limiter counts requests. It outlives policies, so that a change of one
@@ -57,6 +60,9 @@ func NewLimiter(o Options) *Limiter {
 	}
 	if o.Count == nil {
 		o.Count = func(string, string, string) {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	return &Limiter{options: o, jitter: rand.IntN, buckets: map[string]*bucket{}, order: list.New()}
 }
@@ -118,7 +124,7 @@ func (l *Limiter) enter(ctx context.Context, limits []limit.Limit, flow string) 
 
 // claims finds the buckets of limits. A key that is named twice counts once.
 func (l *Limiter) claims(limits []limit.Limit) []claim {
-	now := time.Now()
+	now := l.options.Now()
 	claims := make([]claim, 0, len(limits))
 	for i := range limits {
 		b := l.bucket(&limits[i])
@@ -152,7 +158,7 @@ func (l *Limiter) bucket(of *limit.Limit) *bucket {
 	if len(l.buckets) >= l.options.Buckets {
 		l.forget()
 	}
-	b := &bucket{key: key, at: time.Now()}
+	b := &bucket{key: key, at: l.options.Now()}
 	b.place = l.order.PushFront(b)
 	l.buckets[key] = b
 	return b
@@ -180,7 +186,7 @@ func (l *Limiter) Len() int {
 // try returns the claim that keeps w out, or nil. Who has waited at a bucket
 // passes those who wait at others; nobody else passes anybody.
 func (l *Limiter) try(w *waiter, waited *bucket) *claim {
-	now := time.Now()
+	now := l.options.Now()
 	var blocked *claim
 	for i := range w.claims {
 		c := &w.claims[i]
@@ -271,7 +277,7 @@ func (p *pass) charge(u usage) {
 }
 
 func (p *pass) chargeLocked(u usage) {
-	now := time.Now()
+	now := p.limiter.options.Now()
 	for i := range p.claims {
 		c := &p.claims[i]
 		if c.limit.Cost.From != "" {

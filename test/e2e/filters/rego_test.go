@@ -288,3 +288,51 @@ spec:
 		}
 	}
 }
+
+// TestExceededReadsAreServedFromMemoryOrNotAtAll has a limit that sends callers to
+// memory: what is there is served as it is, with a warning, and nothing else is.
+func TestExceededReadsAreServedFromMemoryOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	text := `apiVersion: proxy.elf.io/v1alpha1
+kind: RegoPolicy
+metadata: {name: from-memory}
+spec:
+  rego: |
+    package from_memory
+
+    limits contains {
+      "id": "lists", "key": [input.resource], "tokens": {"rate": 0, "burst": 0}, "onExceed": "ServeCached",
+    } if input.verb == "list"
+---
+apiVersion: proxy.elf.io/v1alpha1
+kind: FilterBinding
+metadata: {name: from-memory}
+spec:
+  filterRef: {kind: RegoPolicy, name: from-memory}
+  phase: Throttle
+  match: {users: [joe]}
+`
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &proxied{newProxy(t, "--policy-dir="+dir)}
+	joe, jane := p.as(t, "joe"), p.as(t, "jane")
+	until(t, "namespaces are in memory", func() bool {
+		res, _ := jane.get(t, "/api/v1/namespaces?resourceVersion=0")
+		return res.Header.Get("Portico-Served-By") == "cache"
+	})
+	until(t, "joe is served from memory", func() bool { // once he is known to have the right
+		res, _ := joe.get(t, "/api/v1/namespaces")
+		return res.StatusCode == http.StatusOK
+	})
+	res, _ := joe.get(t, "/api/v1/namespaces")
+	if by, warning := res.Header.Get("Portico-Served-By"), res.Header.Get("Warning"); by != "cache" || !strings.Contains(warning, "may be older than what is asked for") {
+		t.Errorf("served by %s, with the warning %q", by, warning)
+	}
+	if res, status := joe.get(t, "/api/v1/secrets"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+		t.Errorf("secrets, which are not kept: %d %s", res.StatusCode, status.Message)
+	}
+	if res, _ := jane.get(t, "/api/v1/secrets"); res.StatusCode != http.StatusOK || res.Header.Get("Warning") != "" {
+		t.Errorf("jane got %d %q", res.StatusCode, res.Header)
+	}
+}
