@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -21,7 +22,13 @@ func carriesObject(r *http.Request, info *request.RequestInfo) bool {
 	if !info.IsResourceRequest || telemetry.LongRunning(info) { // such as exec
 		return false
 	}
-	return info.Verb == "create" || info.Verb == "update" || info.Verb == "patch" && mediaType(r) == "application/apply-patch+yaml"
+	switch info.Verb {
+	case "create", "update":
+		return true
+	case "patch": // in whatever format: what cannot be read is refused
+		return strings.HasPrefix(mediaType(r), "application/apply-patch+")
+	}
+	return false
 }
 
 func mediaType(r *http.Request) string {

@@ -21,6 +21,8 @@ const (
 	// firstRetry and lastRetry bound the time between two attempts.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
+	// missingRetry is how often a directory is looked for that is not there.
+	missingRetry = 5 * time.Second
 )
 
 // A fetcher has the code of modules. What is far away it fetches by itself, so
@@ -124,8 +126,9 @@ func (f *fetcher) run(ctx context.Context, again func()) error {
 		return fmt.Errorf("watch modules: %w", err)
 	}
 	defer watcher.Close()
-	timer := time.NewTimer(time.Hour)
+	timer, look := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -136,9 +139,15 @@ func (f *fetcher) run(ctx context.Context, again func()) error {
 			}
 		case err := <-watcher.Errors:
 			f.log.Error(err, "watch modules")
+		case <-look.C:
+			f.wake()
 		case <-f.changed:
 			timer.Reset(0)
-			if f.watch(watcher) {
+			added, missing := f.watch(watcher)
+			if missing {
+				look.Reset(missingRetry)
+			}
+			if added {
 				again() // it may have changed before it was watched
 			}
 		case <-timer.C:
@@ -160,8 +169,8 @@ func (f *fetcher) isModule(path string) bool {
 }
 
 // watch follows the directories of all files: files are replaced, and may not be
-// there yet. It reports whether there is a new one.
-func (f *fetcher) watch(w *fsnotify.Watcher) (added bool) {
+// there yet. It reports whether there is a new one, and whether one is not there.
+func (f *fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	dirs := map[string]bool{}
@@ -176,12 +185,13 @@ func (f *fetcher) watch(w *fsnotify.Watcher) (added bool) {
 	}
 	for dir := range dirs {
 		if err := w.Add(dir); err != nil {
-			f.log.Info("changes of modules are not noticed", "dir", dir, "reason", err.Error())
+			f.log.V(1).Info("modules are not watched for now", "dir", dir, "reason", err.Error())
+			missing = true
 			continue
 		}
 		added = true
 	}
-	return added
+	return added, missing
 }
 
 // fetch tries all orders that are due, and returns whether there is something

@@ -246,3 +246,25 @@ func TestAThousandReloadsUnderLoadLeakNothing(t *testing.T) {
 		t.Errorf("%d modules are open where none is asked for", n)
 	}
 }
+
+func TestModulesMayComeLater(t *testing.T) {
+	l, again := shelfOf(t, Options{})
+	dir := filepath.Join(t.TempDir(), "later")
+	w := wasmFilter("labels", v1alpha1.WasmSource{File: filepath.Join(dir, "guest.wasm")})
+	code := fromC(t, guestInC)
+	if _, found := l.Compile(snapshot(w)); isIn(found, w, config.Compiled).Status != metav1.ConditionFalse {
+		t.Errorf("got %+v", found)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.Spec.Source.File, code, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		<-again
+		if _, found := l.Compile(snapshot(w)); isIn(found, w, config.Compiled).Status == metav1.ConditionTrue {
+			return
+		}
+	}
+}
