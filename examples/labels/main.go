@@ -1,5 +1,5 @@
-// Command labels is a filter that gives every object that is created the
-// label of the team whose namespace it is in, or refuses it.
+// Command labels is a filter that gives every object the label of the team whose
+// namespace it is in, or refuses it.
 package main
 
 import (

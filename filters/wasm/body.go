@@ -17,7 +17,7 @@ import (
 )
 
 // carriesObject reports whether a request's body is an object. Patches other
-// than server-side apply are changes to one, and guests see them in on_request.
+// than server-side apply are changes to one.
 func carriesObject(r *http.Request, info *request.RequestInfo) bool {
 	if !info.IsResourceRequest || telemetry.LongRunning(info) { // such as exec
 		return false
@@ -26,9 +26,18 @@ func carriesObject(r *http.Request, info *request.RequestInfo) bool {
 	case "create", "update":
 		return true
 	case "patch": // in whatever format: what cannot be read is refused
-		return strings.HasPrefix(mediaType(r), "application/apply-patch+")
+		return applies(r)
 	}
 	return false
+}
+
+func applies(r *http.Request) bool {
+	return strings.HasPrefix(mediaType(r), "application/apply-patch+")
+}
+
+// changesObject reports whether a request's body is a change to an object.
+func changesObject(r *http.Request, info *request.RequestInfo) bool {
+	return info.IsResourceRequest && !telemetry.LongRunning(info) && info.Verb == "patch" && !applies(r)
 }
 
 func mediaType(r *http.Request) string {
@@ -46,12 +55,8 @@ func readObject(r *http.Request) (raw, object []byte, err error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, nil, unreadable("Content-Encoding")
 	}
-	raw, err = io.ReadAll(io.LimitReader(r.Body, maxObject+1))
-	if err != nil {
-		return nil, nil, apierrors.NewBadRequest("the body of the request broke off")
-	}
-	if len(raw) > maxObject {
-		return nil, nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
+	if raw, err = readBody(r); err != nil {
+		return nil, nil, err
 	}
 	switch mediaType(r) {
 	case "application/json", "":
@@ -75,6 +80,18 @@ func readObject(r *http.Request) (raw, object []byte, err error) {
 		return nil, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
 	}
 	return raw, object, nil
+}
+
+// readBody takes the body of r.
+func readBody(r *http.Request) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r.Body, maxObject+1))
+	if err != nil {
+		return nil, apierrors.NewBadRequest("the body of the request broke off")
+	}
+	if len(raw) > maxObject {
+		return nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
+	}
+	return raw, nil
 }
 
 func unreadable(header string) error {

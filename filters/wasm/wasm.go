@@ -139,7 +139,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	}
 	began := time.Now()
 	facts := Facts{User: caller, Info: info, Request: r}
-	r, asked, err := f.ask(w, facts)
+	r, asked, err := f.ask(w, facts, next)
 	if len(asked) == 0 {
 		if err != nil {
 			return err
@@ -151,7 +151,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 
 // ask has each module judge, and returns the request as it shall go on and the
 // names of those bindings whose modules want to know how it ends.
-func (f *Filter) ask(w http.ResponseWriter, facts Facts) (_ *http.Request, ending []string, err error) {
+func (f *Filter) ask(w http.ResponseWriter, facts Facts, next pipeline.Handler) (_ *http.Request, ending []string, err error) {
 	f, err = f.enter()
 	if err != nil {
 		return nil, nil, err
@@ -167,7 +167,7 @@ func (f *Filter) ask(w http.ResponseWriter, facts Facts) (_ *http.Request, endin
 		if err := f.judge(w, b, facts); err != nil {
 			return nil, ending, err
 		}
-		if facts.Request, err = f.judgeObject(w, b, facts); err != nil {
+		if facts.Request, err = f.judgeObject(w, b, facts, next); err != nil {
 			return nil, ending, err
 		}
 	}
@@ -241,11 +241,16 @@ func unavailable(message string) error {
 	return err
 }
 
-// judgeObject asks about the object that a request carries, if it carries one,
-// and returns the request as it shall go on.
-func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts) (*http.Request, error) {
+// judgeObject asks about the object that a request carries, or makes, if there is
+// one, and returns the request as it shall go on.
+func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, next pipeline.Handler) (*http.Request, error) {
 	r := facts.Request
-	if b.module == nil || !b.module.onObject || !carriesObject(r, facts.Info) {
+	switch {
+	case b.module == nil || !b.module.onObject:
+		return r, nil
+	case changesObject(r, facts.Info):
+		return f.judgePatch(w, b, facts, next)
+	case !carriesObject(r, facts.Info):
 		return r, nil
 	}
 	raw, object, err := readObject(r)

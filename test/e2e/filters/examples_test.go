@@ -63,6 +63,22 @@ func TestExampleLabels(t *testing.T) {
 		t.Errorf("printed\n%s", out)
 	}
 	jane := p.Kubeconfig(world.Token("jane"))
+	// kubectl label sends a patch.
+	label := func(text string) (string, error) {
+		return kubectl(jane, "", "label", "--overwrite", "configmap", "settings", "--namespace=team-a-web", text)
+	}
+	if out, err := label("team=b"); err == nil || !strings.Contains(out, "the label team must be a in the namespace team-a-web") {
+		t.Errorf("%v, %s", err, out)
+	}
+	if out, err := label("team-"); err == nil || !strings.Contains(out, "a policy wants another object than this patch makes") {
+		t.Errorf("%v, %s", err, out)
+	}
+	if out, err := label("tier=web"); err != nil {
+		t.Errorf("%v, %s", err, out)
+	}
+	if out, err := kubectl(jane, "", "label", "configmap", "none", "--namespace=team-a-web", "a=b"); err == nil || !strings.Contains(out, "NotFound") {
+		t.Errorf("%v, %s", err, out)
+	}
 	wrong := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: wrong, namespace: team-a-web, labels: {team: b}}\n"
 	if out, err := kubectl(jane, wrong, "create", "-f", "-"); err == nil || !strings.Contains(out, "the label team must be a in the namespace team-a-web") {
 		t.Errorf("%v, %s", err, out)

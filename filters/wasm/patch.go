@@ -1,0 +1,93 @@
+package wasm
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-proxy/portico/core/pipeline"
+)
+
+// judgePatch asks about the object that a patch would leave behind. A module
+// cannot change a patch: if it wants another object, the patch is refused.
+func (f *Filter) judgePatch(w http.ResponseWriter, b *binding, facts Facts, next pipeline.Handler) (*http.Request, error) {
+	body, err := readBody(facts.Request)
+	if err != nil {
+		return nil, err
+	}
+	r, began := withBody(facts.Request, body), time.Now()
+	object, err := tryOut(withBody(facts.Request, body), next)
+	if err != nil {
+		if b.audits() || b.ignores() {
+			return r, nil // it will be refused, or it cannot be tried
+		}
+		return nil, err
+	}
+	v, err := b.module.Object(r.Context(), facts, Pair{Current: object})
+	if err != nil {
+		return r, f.failed(b, err, began)
+	}
+	switch {
+	case v.Dropped && v.Denial == nil:
+		v.Denial = &Denial{Code: http.StatusForbidden, Message: "refused by a policy"}
+	case v.Patched != nil:
+		v.Denial = &Denial{Code: http.StatusForbidden, Message: "a policy wants another object than this patch makes: send the whole object, or apply it"}
+	}
+	return r, f.decide(w, b, Verdict{Denial: v.Denial, Warnings: v.Warnings}, began)
+}
+
+// tryOut returns the object that a request would leave behind: only the API
+// server knows how to patch, so it is asked to do all but keep the result.
+func tryOut(r *http.Request, next pipeline.Handler) ([]byte, error) {
+	u := *r.URL
+	if u.Query().Get("dryRun") != "All" {
+		u.RawQuery = "dryRun=All&" + u.RawQuery
+	}
+	r.URL = &u
+	r.Header.Set("Accept", "application/json")
+	r.Header.Del("Accept-Encoding")
+	w := &recorded{header: http.Header{}}
+	if err := next.ServeHTTP(w, r); err != nil {
+		return nil, err
+	}
+	if w.code == http.StatusOK && !w.tooLong && json.Valid(w.body.Bytes()) {
+		return w.body.Bytes(), nil
+	}
+	status := metav1.Status{}
+	if json.Unmarshal(w.body.Bytes(), &status) != nil || status.Status != metav1.StatusFailure || int(status.Code) != w.code {
+		return nil, apierrors.NewInternalError(errTried)
+	}
+	return nil, &apierrors.StatusError{ErrStatus: status}
+}
+
+// recorded is an answer that nobody is sent.
+type recorded struct {
+	header  http.Header
+	code    int
+	body    bytes.Buffer
+	tooLong bool
+}
+
+func (w *recorded) Header() http.Header { return w.header }
+
+func (w *recorded) WriteHeader(code int) {
+	if code >= http.StatusOK && w.code == 0 {
+		w.code = code
+	}
+}
+
+func (w *recorded) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.body.Len()+len(p) > maxObject {
+		w.tooLong = true
+		return len(p), nil
+	}
+	return w.body.Write(p)
+}
+
+// Flush has nothing to do, and must be there for what streams.
+func (w *recorded) Flush() {}
