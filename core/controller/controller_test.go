@@ -263,6 +263,53 @@ func TestWithoutRightsThereAreNone(t *testing.T) {
 	}
 }
 
+// revocable sends requests as one who may, and once that is over ends those that
+// are open and sends others as one who may not.
+type revocable struct {
+	may, mayNot http.RoundTripper
+	over        context.Context
+}
+
+func (c revocable) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.over.Err() != nil {
+		return c.mayNot.RoundTrip(r)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	context.AfterFunc(c.over, cancel)
+	return c.may.RoundTrip(r.WithContext(ctx))
+}
+
+func TestRightThatIsLostLeavesWhatWasSaid(t *testing.T) {
+	install(t, nil)
+	put(t, client(t, plane.Config()), asking("a", "Refuse"))
+	over, revoke := context.WithCancel(context.Background())
+	defer revoke()
+	mayNot, err := rest.HTTPClientFor(plane.ConfigFor(plane.Token("joe")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(mayNot.CloseIdleConnections)
+	cfg := plane.Config()
+	cfg.Wrap(func(may http.RoundTripper) http.RoundTripper { return revocable{may, mayNot.Transport, over} })
+	said := make(chan string, 100)
+	p := follow(t, client(t, cfg), "n1", funcr.New(func(_, args string) { said <- args }, funcr.Options{}))
+	p.next("a Refuse")
+	revoke()
+	until(t, func() bool {
+		select {
+		case line := <-said:
+			return strings.Contains(line, "may not list and watch")
+		default:
+			return false
+		}
+	})
+	select {
+	case got := <-p.applied:
+		t.Errorf("in force after the right was lost: %v", got)
+	case <-time.After(time.Second): // there is nothing to wait for
+	}
+}
+
 func TestBadPolicyLeavesWhatItSaidBefore(t *testing.T) {
 	// A definition of a later version allows what this build does not know.
 	install(t, func(spec map[string]any) {
