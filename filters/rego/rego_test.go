@@ -2,12 +2,15 @@ package rego
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,6 +290,37 @@ func TestREADMEIsInForce(t *testing.T) {
 			t.Error(conditions(found, o))
 		}
 	}
+}
+
+// TestHammerOfReloads has policies change while requests are judged: each gets an
+// answer of one of them.
+func TestHammerOfReloads(t *testing.T) {
+	l := NewLibrary(Options{Log: testr.New(t)})
+	var current atomic.Pointer[Filter]
+	change := func(n int) {
+		f, _ := l.Compile(&config.Snapshot{Objects: []runtime.Object{
+			policy("p", fmt.Sprintf("package a\n\ndeny contains \"no %d\" if input.name != \"\"\n", n%3)), bind("p", v1alpha1.PhaseRestrict, nil),
+		}})
+		current.Store(f)
+	}
+	change(0)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := range 200 {
+				facts := sent(t, "GET", fmt.Sprintf("/api/v1/namespaces/shop/pods/web-%d", n%7*i), jane)
+				r := facts.Request.WithContext(request.WithUser(facts.Request.Context(), jane))
+				err := current.Load().ServeHTTP(httptest.NewRecorder(), r, pipeline.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+				if err == nil || !strings.HasPrefix(pipeline.StatusOf(err).Message, "no ") {
+					t.Errorf("got %v", err)
+				}
+			}
+		})
+	}
+	for n := range 60 {
+		change(n)
+	}
+	wg.Wait()
 }
 
 func TestNilLibraryFailsAsItIsToldTo(t *testing.T) {

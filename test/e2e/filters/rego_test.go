@@ -178,7 +178,7 @@ func (w *warnings) HandleWarningHeader(_ int, _ string, text string) {
 // informers not be concerned at all.
 func TestClientsLiveWithLimits(t *testing.T) {
 	dir := t.TempDir()
-	text := strings.Replace(readFile(t, quorumLists), "listsPerMinute: 6, listBurst: 3", "listsPerMinute: 60, listBurst: 1", 1)
+	text := strings.Replace(readFile(t, quorumLists), "listsPerMinute: 6, listBurst: 3", "listsPerMinute: 20, listBurst: 1", 1)
 	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestClientsLiveWithLimits(t *testing.T) {
 	cfg := p.Config(world.Token("joe"))
 	cfg.WarningHandler = told
 	client := kubernetes.NewForConfigOrDie(cfg)
-	for range 4 {
+	for range 3 {
 		if _, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); err != nil {
 			t.Errorf("client-go gave up: %v", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/portico-proxy/portico/test/proxy"
@@ -105,5 +106,31 @@ func TestWriteLoopsAreNoticedAndHeld(t *testing.T) {
 	})
 	if res, warning := write(jane); res.StatusCode != http.StatusOK || warning != "" {
 		t.Errorf("jane got %d %s", res.StatusCode, warning)
+	}
+}
+
+// TestRelistStormsWaitTurnByTurn has many read everything at once: all are served,
+// and some of them have waited.
+func TestRelistStormsWaitTurnByTurn(t *testing.T) {
+	dir := t.TempDir()
+	policy := ofRego(t, "relist_storms", "{seatsPerSecond: 1, patience: 30s}", "{resources: [{resource: secrets}]}")
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &proxied{newProxy(t, "--policy-dir="+dir)}
+	joe := p.as(t, "joe")
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			if res, err := joe.client.Get(joe.url + "/api/v1/secrets"); err != nil || res.StatusCode != http.StatusOK {
+				t.Errorf("got %v, %v", res, err)
+			} else {
+				res.Body.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := p.Gauge(`portico_limit_decisions_total\{limit="relist",outcome="delayed",policy="relist-storms"\}`); n == 0 {
+		t.Error("nobody has waited")
 	}
 }
