@@ -100,6 +100,46 @@ func TestFiltersOfFilesRun(t *testing.T) {
 	until(t, "the policy is gone", func() bool { got, err := labelsOf(t, jane); return err == nil && got == "" })
 }
 
+// hostile guests do this to whoever asks them.
+const hostile = `
+__attribute__((export_name("portico_abi_v1"))) void marker(void) {}
+__attribute__((export_name("on_request"))) int on_request(void) { %s }
+`
+
+func TestHostileFilterHarmsNobodyElse(t *testing.T) {
+	p := newProxy(t)
+	jane, joe, pid := p.Kubeconfig(world.Token("jane")), p.Kubeconfig(world.Token("joe")), p.Pid()
+	for name, tt := range map[string]struct{ body, want string }{
+		"loops": {"for (volatile int x = 0;; x++) {}", "filter loops: the guest took too long"},
+		"eats":  {"while (__builtin_wasm_memory_grow(0, 16) != -1) {} __builtin_trap();", "filter eats: the guest trapped"},
+		"lies":  {"return 77;", "filter lies: the guest returned what portico.v1 does not know"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := filepath.Join(t.TempDir(), "guest.c")
+			if err := os.WriteFile(source, fmt.Appendf(nil, hostile, tt.body), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			guest := ofGuest(name, "{inline: "+encoded(t, fromC(t, source))+"}")
+			if name == "loops" {
+				guest = strings.Replace(guest, "10s", "50ms", 1)
+			}
+			apply(t, guest+bound(name))
+			inForce(t, "wasmfilter/"+name, "filterbinding/"+name)
+			for range 3 { // more often than it has instances
+				if out, err := labelsOf(t, jane); err == nil || !strings.Contains(out, tt.want) {
+					t.Errorf("jane gets %v, %s", err, out)
+				}
+				if out, err := labelsOf(t, joe); err != nil {
+					t.Errorf("joe gets %v, %s", err, out)
+				}
+			}
+		})
+	}
+	if p.Pid() != pid || !p.Ready() {
+		t.Error("the proxy noticed")
+	}
+}
+
 func TestFiltersOfConfigMapsRun(t *testing.T) {
 	p, guest := newProxy(t), fromC(t, "../../../plugins/tck/guests/c/guest.c")
 	code, err := os.ReadFile(guest)
