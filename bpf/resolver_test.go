@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// What resolvers ask in their own ways: c-ares through Node.js, and Java through
-// sockets of both families.
+// What resolvers ask in their own ways: c-ares through Node.js, Java through
+// sockets of both families, and musl without connecting.
 const (
 	askWithCares = `const r = new (require("dns").Resolver)(); r.setServers(["10.96.0.10"]);
 r.resolve4("portico.test", (err, found) => console.log(err ? err.code : found[0]));`
@@ -33,25 +33,56 @@ public class Ask {
 }`
 )
 
+const askWithMusl = `#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+int main(void)
+{
+	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found;
+	char text[INET_ADDRSTRLEN];
+	int err = getaddrinfo("portico.test", "80", &hints, &found);
+
+	if (err)
+		return puts(gai_strerror(err)), 1;
+	puts(inet_ntop(AF_INET, &((struct sockaddr_in *)found->ai_addr)->sin_addr, text, sizeof(text)));
+}
+`
+
 // Real resolvers take the answers of a node-local DNS server for those of the
 // server that they ask.
 func TestResolversTakeAnswers(t *testing.T) {
 	n := newNetns(t)
 	steer(t, Table{front("10.96.0.10:53", UDP): service("dns", n.nameServer(t))})
-	source := filepath.Join(t.TempDir(), "Ask.java")
-	if err := os.WriteFile(source, []byte(askWithJava), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"Ask.java": askWithJava, "ask.c": askWithMusl, "resolv.conf": "nameserver 10.96.0.10\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for name, command := range map[string][]string{"c-ares": {"node", "-e", askWithCares}, "Java": {"java", source}} {
+	for name, command := range map[string][]string{
+		"c-ares": {"node", "-e", askWithCares},
+		"Java":   {"java", filepath.Join(dir, "Ask.java")},
+		// musl finds its server in a file, which is another one for it alone.
+		"musl": {"unshare", "--mount", "sh", "-ec", "mount --bind resolv.conf /etc/resolv.conf; musl-gcc -static -o ask ask.c; exec ./ask"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := exec.LookPath(command[0]); err != nil {
+			needs := command[0]
+			if name == "musl" {
+				needs = "musl-gcc"
+			}
+			if _, err := exec.LookPath(needs); err != nil {
 				t.Skip("needs the resolver: ", err)
+			}
+			if _, err := os.Stat("/etc/resolv.conf"); err != nil {
+				t.Skip("needs a file to mount over: ", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			var out []byte
 			var err error
-			n.do(func() { out, err = exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput() })
+			cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+			cmd.Dir = dir
+			n.do(func() { out, err = cmd.CombinedOutput() })
 			if got := strings.TrimSpace(string(out)); err != nil || got != "192.0.2.53" {
 				t.Errorf("it found %q, error %v; want 192.0.2.53", got, err)
 			}
