@@ -48,7 +48,8 @@ func (l *listing) has(key string, o *wire.Object) bool {
 // or else all that is kept, if that is small. It returns nil if neither can be had.
 func (e *entry) list(ctx context.Context, q *question) *listing {
 	key, single := q.single(e.Schema)
-	if objects, _ := e.State().Bytes(); !single && objects >= smallCollection {
+	st := e.State()
+	if objects, _ := st.Bytes(); !single && objects >= smallCollection {
 		return nil
 	}
 	namespace, name := e.Scope.Namespace, ""
@@ -65,6 +66,10 @@ func (e *entry) list(ctx context.Context, q *question) *listing {
 	}
 	l, err := got.listing(e)
 	if err != nil {
+		return nil
+	}
+	if l.rv < st.Applied { // as a probe finds out
+		e.Fail(stream.ErrRestored)
 		return nil
 	}
 	return &listing{key: key, rv: l.rv, versions: l.versions}

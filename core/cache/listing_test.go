@@ -120,3 +120,18 @@ func TestListingsThatDifferAreNotBelieved(t *testing.T) {
 		t.Errorf("got %+v and %+v, want the second object and a bookmark", added, end)
 	}
 }
+
+// TestListingsOfEarlierRevisionsEndTheStream has upstream come back from a backup.
+func TestListingsOfEarlierRevisionsEndTheStream(t *testing.T) {
+	d := direct(t)
+	d.AddNamespace("rewound")
+	const path = "/api/v1/namespaces/rewound/configmaps"
+	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
+	p := newProxy(t, nothingRefused)
+	p.warm(path, cachetest.JSON)
+	p.upstream.rewound.Store(true)
+	w := p.Watch(path+newestWatch, cachetest.JSON)
+	until(t, func() bool { return p.cache.Figures().Ended[telemetry.EndedRestored] > 0 })
+	p.upstream.rewound.Store(false)
+	w.Close()
+}

@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -84,6 +85,18 @@ type counter struct {
 	slow     atomic.Bool                   // delays what watches deliver
 	lossy    atomic.Bool                   // loses some of it
 	held     atomic.Pointer[chan struct{}] // holds it back until it is closed
+	rewound  atomic.Bool                   // lists are of an earlier revision
+}
+
+// atFirst is a list as it might have been at revision 1.
+func atFirst(body io.ReadCloser) io.ReadCloser {
+	defer func() { _ = body.Close() }()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		return http.NoBody
+	}
+	of := regexp.MustCompile(`"resourceVersion":"\d+"`)
+	return io.NopCloser(bytes.NewReader(of.ReplaceAll(text, []byte(`"resourceVersion":"1"`))))
 }
 
 // held is a watch that says nothing while somebody holds it.
@@ -141,6 +154,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 		<-*gate
 	}
 	res, err := c.RoundTripper.RoundTrip(r)
+	if err == nil && c.rewound.Load() && r.URL.Query().Get("watch") == "" {
+		res.Body = atFirst(res.Body)
+	}
 	if err != nil || r.URL.Query().Get("watch") == "" {
 		return res, err
 	}
