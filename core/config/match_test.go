@@ -78,6 +78,12 @@ func TestUnknownCallersDoNotSlipPast(t *testing.T) {
 	if _, err := CallerOf(r); err == nil || pipeline.StatusOf(err).Code != http.StatusUnauthorized {
 		t.Errorf("unreviewed: %v", err)
 	}
+	// The API server reads all lines of a WebSocket's subprotocols.
+	r = httptest.NewRequest(http.MethodGet, "/api/v1/namespaces/shop/pods/web/exec", nil)
+	r.Header["Sec-Websocket-Protocol"] = []string{"", "base64url.bearer.authorization.k8s.io.c2VjcmV0, v5.channel.k8s.io"}
+	if caller, err := CallerOf(r); err == nil {
+		t.Errorf("a token on the second line makes %v", caller)
+	}
 }
 
 func TestBindingsHaveAnOrder(t *testing.T) {
