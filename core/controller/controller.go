@@ -88,6 +88,7 @@ type kind struct {
 
 // policy is what is known of one object.
 type policy struct {
+	tried      string // identity of what was read last
 	generation int64
 	err        error          // why this generation was not understood
 	good       runtime.Object // the last generation that was
@@ -235,10 +236,10 @@ func (c *Controller) read(k *kind, name string, u *unstructured.Unstructured) {
 		k.policies[name] = p
 	}
 	identity := fmt.Sprintf("%s %s %s %d", k.resource.Resource, name, u.GetUID(), u.GetGeneration())
-	if p.generation == u.GetGeneration() && (p.err != nil || p.identity == identity) {
+	if p.tried == identity {
 		return
 	}
-	p.generation = u.GetGeneration()
+	p.tried, p.generation = identity, u.GetGeneration()
 	good, err := c.decode(u)
 	if p.err = err; err != nil {
 		c.Log.Error(err, "Policy refused; what it said before stays in force", "resource", k.resource.Resource, "name", name)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
@@ -330,6 +331,26 @@ func TestBadPolicyLeavesWhatItSaidBefore(t *testing.T) {
 	put(t, c, asking("a", "Keep"))
 	p.next("a Keep", "b Keep")
 	condition(t, c, "a", config.Accepted, metav1.ConditionTrue)
+}
+
+// TestPolicyMadeAgainIsReadAgain replaces one that was refused by a good one that
+// has its name and its generation.
+func TestPolicyMadeAgainIsReadAgain(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c := &Controller{Options: Options{Scheme: scheme, Log: logr.Discard()}}
+	k := &kind{resource: resource, policies: map[string]*policy{}}
+	for uid, memory := range []string{"Sometimes", "Keep"} {
+		u := asking("a", memory)
+		u.SetUID(types.UID(fmt.Sprint(uid)))
+		u.SetGeneration(1)
+		c.read(k, "a", u)
+	}
+	if p := k.policies["a"]; p.err != nil || p.good == nil {
+		t.Errorf("the second was not read: %v", p.err)
+	}
 }
 
 func TestRefusedPoliciesAreReported(t *testing.T) {
