@@ -129,11 +129,13 @@ func (a *agent) run(ctx context.Context, g *errgroup.Group) error {
 		return ignoreEnd(ctx, err)
 	}
 	var beside sync.WaitGroup
-	beside.Go(func() { a.prober.run(ctx, a.options.probeInterval) })
+	probing, end := context.WithCancel(ctx)
+	beside.Go(func() { a.prober.run(probing, a.options.probeInterval) })
 	if a.watcher.main != nil && a.options.reportStatus && !a.watcher.fromFiles {
 		g.Go(func() error { return newReporter(a).run(ctx) })
 	}
 	err = a.loop(ctx)
+	end() // the loop may have failed while ctx goes on
 	beside.Wait()
 	return err
 }
