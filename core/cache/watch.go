@@ -199,7 +199,7 @@ func (f *follower) schedule() bool {
 // prove asks how new the newest state is, while the watch goes on.
 func (f *follower) prove() {
 	proven := make(chan struct{})
-	f.proven = proven
+	f.proven, f.unequal = proven, nil
 	f.need = 1<<64 - 1
 	f.proving.Go(func() {
 		f.proof = f.ask()
