@@ -48,15 +48,16 @@ func mediaType(r *http.Request) string {
 	return media
 }
 
-// readObject takes the body of r and returns it, and the object in it as JSON.
-// What could be read in two ways is refused: a guest must see what the API
-// server will.
-func readObject(r *http.Request) (raw, object []byte, err error) {
+// readObject returns r as it came, with its body yet to be read, and the object
+// in that body as JSON. What could be read in two ways is refused: a guest must
+// see what the API server will.
+func readObject(r *http.Request) (same *http.Request, object []byte, err error) {
 	if r.Header.Get("Content-Encoding") != "" {
-		return nil, nil, unreadable("Content-Encoding")
+		return r, nil, unreadable("Content-Encoding")
 	}
-	if raw, err = readBody(r); err != nil {
-		return nil, nil, err
+	r, raw, err := readBody(r)
+	if err != nil {
+		return r, nil, err
 	}
 	switch mediaType(r) {
 	case "application/json", "":
@@ -65,33 +66,51 @@ func readObject(r *http.Request) (raw, object []byte, err error) {
 		object, err = yaml.YAMLToJSONStrict(raw)
 	case "application/vnd.kubernetes.protobuf":
 		if object, err = fromProtobuf(raw); err != nil {
-			return nil, nil, unreadable("Content-Type")
+			return r, nil, unreadable("Content-Type")
 		}
-		return raw, object, nil
+		return r, object, nil
 	default:
-		return nil, nil, unreadable("Content-Type")
+		return r, nil, unreadable("Content-Type")
 	}
-	if err != nil {
-		return nil, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
+	if err != nil || !unambiguous(object) {
+		return r, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
 	}
-	var fields map[string]any
-	strict, err := kjson.UnmarshalStrict(object, &fields)
-	if err != nil || len(strict) > 0 {
-		return nil, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
-	}
-	return raw, object, nil
+	return r, object, nil
 }
 
-// readBody takes the body of r.
-func readBody(r *http.Request) ([]byte, error) {
-	raw, err := io.ReadAll(io.LimitReader(r.Body, maxObject+1))
+func unambiguous(object []byte) bool {
+	var fields map[string]any
+	strict, err := kjson.UnmarshalStrict(object, &fields)
+	return err == nil && len(strict) == 0
+}
+
+// readBody returns r as it came, with its body yet to be read, and that body.
+// Even a request whose body is too long or broke off can so go on.
+func readBody(r *http.Request) (same *http.Request, raw []byte, err error) {
+	raw, err = io.ReadAll(io.LimitReader(r.Body, maxObject+1))
 	if err != nil {
-		return nil, apierrors.NewBadRequest("the body of the request broke off")
+		return withRest(r, raw, broken{err}), nil, apierrors.NewBadRequest("the body of the request broke off")
 	}
 	if len(raw) > maxObject {
-		return nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
+		return withRest(r, raw, r.Body), nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
 	}
-	return raw, nil
+	return withBody(r, raw), raw, nil
+}
+
+// broken is what is left of a body that broke off.
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
+
+// withRest returns r with its body, of which the beginning has been read.
+func withRest(r *http.Request, beginning []byte, rest io.Reader) *http.Request {
+	body := r.Body
+	r = r.WithContext(r.Context())
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(beginning), rest), body}
+	return r
 }
 
 func unreadable(header string) error {

@@ -20,6 +20,8 @@ type Facts struct {
 	Info    *request.RequestInfo
 	Request *http.Request
 
+	unknown error // why User is nil; no guest is asked then
+
 	query url.Values // nil until a guest asks
 }
 

@@ -15,11 +15,11 @@ import (
 // judgePatch asks about the object that a patch would leave behind. A module
 // cannot change a patch: if it wants another object, the patch is refused.
 func (f *Filter) judgePatch(w http.ResponseWriter, b *binding, facts Facts, next pipeline.Handler) (*http.Request, error) {
-	body, err := readBody(facts.Request)
+	began := time.Now()
+	r, body, err := readBody(facts.Request)
 	if err != nil {
-		return nil, err
+		return r, f.unjudged(b, err, began)
 	}
-	r, began := withBody(facts.Request, body), time.Now()
 	object, err := tryOut(withBody(facts.Request, body), next)
 	if err != nil {
 		if b.audits() || b.ignores() {

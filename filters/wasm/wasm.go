@@ -31,6 +31,12 @@ type binding struct {
 func (b *binding) audits() bool  { return b.spec.Mode == v1alpha1.ModeAudit }
 func (b *binding) ignores() bool { return b.spec.FailurePolicy == v1alpha1.FailurePolicyIgnore }
 
+// concerns reports whether b is about a request. Of a caller who is not known it
+// is about whoever that may be.
+func (b *binding) concerns(facts *Facts) bool {
+	return config.Concerns(&b.spec.Match, facts.Info, facts.Request.UserAgent()) && (facts.unknown != nil || config.SentBy(&b.spec.Match, facts.User))
+}
+
 // An Observer is told what a binding decided, and how long that took.
 type Observer func(binding *v1alpha1.FilterBindingSpec, name, decision string, took time.Duration)
 
@@ -133,12 +139,9 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 		return next.ServeHTTP(w, r)
 	}
 	info, _ := request.RequestInfoFrom(r.Context())
-	caller, err := config.CallerOf(r)
-	if err != nil {
-		return err
-	}
+	caller, unknown := config.CallerOf(r)
 	began := time.Now()
-	facts := Facts{User: caller, Info: info, Request: r}
+	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown}
 	r, asked, err := f.ask(w, facts, next)
 	if len(asked) == 0 {
 		if err != nil {
@@ -158,7 +161,13 @@ func (f *Filter) ask(w http.ResponseWriter, facts Facts, next pipeline.Handler) 
 	}
 	defer f.leave(facts.Request.Context())
 	for _, b := range f.bindings {
-		if !config.Concerns(&b.spec.Match, facts.Info, facts.Request.UserAgent()) || !config.SentBy(&b.spec.Match, facts.User) {
+		if !b.concerns(&facts) {
+			continue
+		}
+		if facts.unknown != nil {
+			if err := f.unjudged(b, facts.unknown, time.Now()); err != nil {
+				return nil, ending, err
+			}
 			continue
 		}
 		if b.module != nil && b.module.onEnd {
@@ -217,6 +226,17 @@ const (
 	decisionError = "error"
 )
 
+// unjudged is what becomes of a request that no module can be asked about: why is
+// what its caller is told if it is refused.
+func (f *Filter) unjudged(b *binding, why error, began time.Time) error {
+	f.observe(b.spec, b.name, decisionError, time.Since(began))
+	if b.audits() || b.ignores() {
+		f.log.Info("the request cannot be judged, and passes", "binding", b.name, "reason", why.Error())
+		return nil
+	}
+	return why
+}
+
 // failed is what becomes of a request whose module failed.
 func (f *Filter) failed(b *binding, err error, began time.Time) error {
 	f.observe(b.spec, b.name, decisionError, time.Since(began))
@@ -253,12 +273,11 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, nex
 	case !carriesObject(r, facts.Info):
 		return r, nil
 	}
-	raw, object, err := readObject(r)
-	if err != nil {
-		return nil, err
-	}
-	r = withBody(r, raw)
 	began := time.Now()
+	r, object, err := readObject(r)
+	if err != nil {
+		return r, f.unjudged(b, err, began)
+	}
 	v, err := b.module.Object(r.Context(), facts, Pair{Current: object})
 	if err != nil {
 		return r, f.failed(b, err, began)

@@ -2,11 +2,14 @@ package wasm
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
@@ -26,10 +29,18 @@ type outcome struct {
 
 func post(t *testing.T, f *Filter, body string, headers ...string) outcome {
 	t.Helper()
-	of := facts(headers...)
-	r := httptest.NewRequest("POST", of.Request.URL.Path, strings.NewReader(body))
+	return outcomeOf(t, f, facts(headers...), strings.NewReader(body))
+}
+
+// outcomeOf is what becomes of a request, whose sender is nil if nobody knows him.
+func outcomeOf(t *testing.T, f *Filter, of Facts, body io.Reader) outcome {
+	t.Helper()
+	r := httptest.NewRequest("POST", of.Request.URL.Path, body)
 	r.Header = of.Request.Header
-	ctx := request.WithUser(request.WithRequestInfo(r.Context(), of.Info), of.User)
+	ctx := request.WithRequestInfo(r.Context(), of.Info)
+	if of.User != nil {
+		ctx = request.WithUser(ctx, of.User)
+	}
 	w, got := httptest.NewRecorder(), outcome{}
 	err := f.ServeHTTP(w, r.WithContext(ctx), pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		b, err := io.ReadAll(r.Body)
@@ -134,5 +145,60 @@ func TestFilterFailsClosedUnlessTold(t *testing.T) {
 	ignore := func(s *v1alpha1.FilterBindingSpec) { s.FailurePolicy = v1alpha1.FailurePolicyIgnore }
 	if got := post(t, bound(t, m, ignore), "{}"); got.Code != 0 || got.Body != "{}" {
 		t.Errorf("ignored: got %+v", got)
+	}
+}
+
+func TestWhatCannotBeJudgedPassesIfToldOnly(t *testing.T) {
+	m := load(t, spec(fromC(t, guestInC)))
+	const twice = `{"metadata":{"labels":{"hide":"yes"}},"metadata":{"name":"web"}}`
+	long := `{"metadata":{"name":"` + strings.Repeat("x", maxObject) + `"}}`
+	for name, tt := range map[string]struct {
+		verb, media, body string
+		unknown           bool
+		want              int32
+	}{
+		"unknown":     {"create", "application/json", plainPod, true, 401},
+		"unreadable":  {"create", "application/cbor", plainPod, false, 415},
+		"no-protobuf": {"create", "application/vnd.kubernetes.protobuf", plainPod, false, 415},
+		"twice":       {"create", "application/json", twice, false, 400},
+		"long":        {"create", "application/json", long, false, 413},
+		"long-patch":  {"patch", "application/merge-patch+json", long, false, 413},
+	} {
+		for mode, change := range map[string]func(*v1alpha1.FilterBindingSpec){
+			"enforced": nil,
+			"audited":  func(s *v1alpha1.FilterBindingSpec) { s.Mode = v1alpha1.ModeAudit },
+			"ignored":  func(s *v1alpha1.FilterBindingSpec) { s.FailurePolicy = v1alpha1.FailurePolicyIgnore },
+		} {
+			f, decided := bound(t, m, change), ""
+			f.bindings[0].spec.Match.Users = []string{"jane"} // who the unknown one may be
+			f.observe = func(_ *v1alpha1.FilterBindingSpec, _, decision string, _ time.Duration) { decided = decision }
+			of := facts("Content-Type", tt.media)
+			of.Info.Verb = tt.verb
+			if tt.unknown {
+				of.User = nil
+				of.Request.Header.Set("Authorization", "Bearer nobodys")
+			}
+			want := outcome{Code: tt.want}
+			if change != nil {
+				want = outcome{Body: tt.body}
+			}
+			if got := outcomeOf(t, f, of, strings.NewReader(tt.body)); got != want || decided != decisionError {
+				t.Errorf("%s, %s: got %d with %d bytes, %s", name, mode, got.Code, len(got.Body), decided)
+			}
+		}
+	}
+}
+
+func TestBodyThatBreaksOffStaysBroken(t *testing.T) {
+	m := load(t, spec(fromC(t, guestInC)))
+	f := bound(t, m, func(s *v1alpha1.FilterBindingSpec) { s.Mode = v1alpha1.ModeAudit })
+	of := facts()
+	of.Request = httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("{"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r, err := f.judgeObject(httptest.NewRecorder(), f.bindings[0], of, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(r.Body); string(body) != "{" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v", body, err)
 	}
 }
