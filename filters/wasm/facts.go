@@ -21,6 +21,7 @@ type Facts struct {
 	Request *http.Request
 
 	unknown error // why User is nil; no guest is asked then
+	room    *room
 
 	query url.Values // nil until a guest asks
 }

@@ -74,7 +74,7 @@ func facts(headers ...string) Facts {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	info := &request.RequestInfo{IsResourceRequest: true, Verb: "create", APIVersion: "v1", Resource: "pods", Namespace: "shop", Path: r.URL.Path}
-	return Facts{User: &user.DefaultInfo{Name: "jane", Groups: []string{"devs"}}, Info: info, Request: r}
+	return Facts{User: &user.DefaultInfo{Name: "jane", Groups: []string{"devs"}}, Info: info, Request: r, room: &room{}}
 }
 
 const guestInC = "../../plugins/tck/guests/c/guest.c"

@@ -42,6 +42,7 @@ type Library struct {
 	options Options
 	engine  *Engine
 	fetcher *fetcher
+	rooms   *rooms
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
@@ -66,8 +67,8 @@ func NewLibrary(o Options) (*Library, error) {
 	if o.Observe == nil {
 		o.Observe = unobserved
 	}
-	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), shelves: map[string]*shelf{}}
-	l.filter = newFilter(nil, o.Observe, o.Log)
+	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), rooms: newRooms(), shelves: map[string]*shelf{}}
+	l.filter = newFilter(nil, l.rooms, o.Observe, o.Log)
 	return l, nil
 }
 
@@ -112,7 +113,7 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	ctx := context.Background() //nolint:forbidigo // modules outlive whoever asks for them
 	found, kept := config.Findings{}, map[string]*shelf{}
 	if l == nil {
-		return newFilter(bindings(s, nil, found), unobserved, logr.Discard()), found
+		return newFilter(bindings(s, nil, found), nil, unobserved, logr.Discard()), found
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,7 +124,7 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 		}
 	}
 	l.fetcher.end()
-	next := newFilter(bindings(s, kept, found), l.options.Observe, l.options.Log)
+	next := newFilter(bindings(s, kept, found), l.rooms, l.options.Observe, l.options.Log)
 	l.filter.retire(ctx, next)
 	l.filter = next
 	for name, old := range l.shelves {

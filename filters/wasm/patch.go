@@ -16,7 +16,9 @@ import (
 // cannot change a patch: if it wants another object, the patch is refused.
 func (f *Filter) judgePatch(w http.ResponseWriter, b *binding, facts Facts, next pipeline.Handler) (*http.Request, error) {
 	began := time.Now()
+	unlimited := f.rooms.limited(w)
 	r, body, err := readBody(facts.Request)
+	unlimited()
 	if err != nil {
 		return r, f.unjudged(b, err, began)
 	}

@@ -44,6 +44,7 @@ type Observer func(binding *v1alpha1.FilterBindingSpec, name, decision string, t
 type Filter struct {
 	log      logr.Logger
 	observe  Observer
+	rooms    *rooms
 	bindings []*binding // in their order
 
 	mu      sync.Mutex // guards following
@@ -53,13 +54,13 @@ type Filter struct {
 }
 
 // newFilter holds its bindings' modules until it is retired and nobody uses it.
-func newFilter(bindings []*binding, observe Observer, log logr.Logger) *Filter {
+func newFilter(bindings []*binding, rooms *rooms, observe Observer, log logr.Logger) *Filter {
 	for _, b := range bindings {
 		if b.module != nil {
 			b.module.hold()
 		}
 	}
-	return &Filter{log: log, observe: observe, bindings: bindings}
+	return &Filter{log: log, observe: observe, rooms: rooms, bindings: bindings}
 }
 
 // retire makes next judge all requests that come from now on.
@@ -141,7 +142,8 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	info, _ := request.RequestInfoFrom(r.Context())
 	caller, unknown := config.CallerOf(r)
 	began := time.Now()
-	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown}
+	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &room{}}
+	defer facts.room.keep(0)
 	r, asked, err := f.ask(w, facts, next)
 	if len(asked) == 0 {
 		if err != nil {
@@ -180,6 +182,7 @@ func (f *Filter) ask(w http.ResponseWriter, facts Facts, next pipeline.Handler) 
 			return nil, ending, err
 		}
 	}
+	facts.room.keep(sizeOf(facts.Request))
 	return facts.Request, ending, nil
 }
 
@@ -268,13 +271,19 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, nex
 	switch {
 	case b.module == nil || !b.module.onObject:
 		return r, nil
-	case changesObject(r, facts.Info):
-		return f.judgePatch(w, b, facts, next)
-	case !carriesObject(r, facts.Info):
+	case !changesObject(r, facts.Info) && !carriesObject(r, facts.Info):
 		return r, nil
 	}
 	began := time.Now()
+	if err := f.rooms.enter(facts); err != nil {
+		return r, f.unjudged(b, err, began)
+	}
+	if changesObject(r, facts.Info) {
+		return f.judgePatch(w, b, facts, next)
+	}
+	unlimited := f.rooms.limited(w)
 	r, object, err := readObject(r)
+	unlimited()
 	if err != nil {
 		return r, f.unjudged(b, err, began)
 	}
