@@ -239,17 +239,22 @@ func (f *fetcher) try(ctx context.Context, id string, o *order) bool {
 	return o.err.Error() != before
 }
 
-// remembered is what a process before this one fetched. What is pinned by its
-// own digest is checked again.
+// remembered is what a process before this one fetched. A file begins with the
+// digest of the code that follows: disks lose power, and what is pinned by the
+// digest of an artifact has no other to be checked by.
 func (f *fetcher) remembered(id string, s *v1alpha1.WasmSource) ([]byte, error) {
 	if f.dir == "" {
 		return nil, errors.New("nothing is kept")
 	}
-	code, err := readModule(filepath.Join(f.dir, id))
+	kept, err := os.ReadFile(filepath.Join(f.dir, id))
 	if err != nil {
 		return nil, err
 	}
-	return code, check(code, s.SHA256)
+	if len(kept) < digestLength {
+		return nil, errDigest
+	}
+	code := kept[digestLength:]
+	return code, errors.Join(check(code, string(kept[:digestLength])), check(code, s.SHA256))
 }
 
 // remember keeps code for processes after this one. It is only a cache.
@@ -271,8 +276,8 @@ func (f *fetcher) store(id string, code []byte) error {
 		return err
 	}
 	defer os.Remove(part.Name())
-	_, err = part.Write(code)
-	if err = errors.Join(err, part.Close()); err != nil {
+	_, err = part.Write(append([]byte(digestOf(code)), code...))
+	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
 		return err
 	}
 	return os.Rename(part.Name(), filepath.Join(f.dir, id))

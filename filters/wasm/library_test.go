@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -203,6 +204,48 @@ func TestModulesAreFetchedAside(t *testing.T) {
 	if _, found := third.Compile(snapshot(other)); isIn(found, other, config.Compiled).Status != metav1.ConditionFalse {
 		t.Errorf("another digest: got %+v", found)
 	}
+}
+
+func TestModulesThatSpoiltOnDiskAreFetchedAnew(t *testing.T) {
+	code, dir := fromC(t, guestInC), t.TempDir()
+	o := Options{CacheDir: dir, Sources: Sources{OCI: func(context.Context, string) ([]byte, error) { return code, nil }}}
+	source := v1alpha1.WasmSource{OCI: "example.com/f@sha256:" + digestOf(nil)} // says nothing of the code itself
+	s := snapshot(wasmFilter("labels", source), bindingTo("labels"))
+	starts := func(name string, fetches bool) {
+		t.Helper()
+		l, again := shelfOf(t, o)
+		f, _ := l.Compile(s)
+		if got := post(t, f, plainPod, "X-Case", "deny"); got.Code == 503 != fetches {
+			t.Errorf("%s: at first got %+v", name, got)
+		}
+		if !fetches {
+			return
+		}
+		<-again
+		f, _ = l.Compile(s)
+		if got := post(t, f, plainPod, "X-Case", "deny"); got.Code != 403 {
+			t.Errorf("%s: fetched, got %+v", name, got)
+		}
+	}
+	starts("nothing is kept", true)
+	starts("kept", false)
+	file := filepath.Join(dir, "modules", pinOf(&source))
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{
+		"another module": append(slices.Clone(good), 0, 3, 1, 'x', 'y'), // a section of the author's own
+		"no digest":      code,
+		"half":           good[:len(good)/2],
+		"empty":          nil,
+	} {
+		if err := os.WriteFile(file, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		starts(name, true)
+	}
+	starts("kept again", false)
 }
 
 func TestAThousandReloadsUnderLoadLeakNothing(t *testing.T) {

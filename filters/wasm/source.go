@@ -78,6 +78,9 @@ func check(code []byte, want string) error {
 	return nil
 }
 
+// digestLength is that of what digestOf returns.
+const digestLength = 2 * sha256.Size
+
 func digestOf(code []byte) string {
 	sum := sha256.Sum256(code)
 	return hex.EncodeToString(sum[:])
