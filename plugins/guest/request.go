@@ -64,7 +64,8 @@ func (Request) AuditID() string { return attr(abi.AuditID) }
 // Header is a header of the request. Those that hold credentials are absent.
 func (Request) Header(name string) string { return text(host.Header(name)) }
 
-// Param is a parameter of the query.
+// Param is a parameter of the query. The API server ignores it in a delete that
+// has a body, so a caller may say what he likes there.
 func (Request) Param(name string) string { return text(host.Param(name)) }
 
 // InGroup reports whether the caller is in a group.
