@@ -80,3 +80,30 @@ func TestPatchesAreJudgedByWhatTheyMake(t *testing.T) {
 		})
 	}
 }
+
+// What is judged and what is made are two requests, between which an object can
+// change: no promise, but what the documentation says.
+func TestPatchIsJudgedBeforeItIsMade(t *testing.T) {
+	f, tried := bound(t, load(t, spec(fromC(t, guestInC))), nil), 0
+	sent, err := patching(t, f, "", pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		tried++
+		return makes(200, `{"metadata":{"labels":{"team":"x"}}}`).ServeHTTP(w, r)
+	}))
+	if err != nil || tried != 1 || len(sent) != 1 {
+		t.Errorf("tried %d times, sent %d times, %v", tried, len(sent), err)
+	}
+}
+
+func TestApplyIsJudgedByWhatIsApplied(t *testing.T) {
+	f := bound(t, load(t, spec(fromC(t, guestInC))), nil)
+	of := facts("Content-Type", "application/apply-patch+yaml")
+	of.Info.Verb, of.Info.Name = "patch", "web"
+	for applied, want := range map[string]outcome{
+		`{"metadata":{"labels":{"team":"x"}}}`:   {Body: `{"metadata":{"labels":{"team":"x"}}}`}, // whatever the object has beside
+		`{"metadata":{"labels":{"hide":"yes"}}}`: {Code: http.StatusForbidden},
+	} {
+		if got := outcomeOf(t, f, of, strings.NewReader(applied)); got != want {
+			t.Errorf("%s: got %+v", applied, got)
+		}
+	}
+}
