@@ -15,7 +15,8 @@ const (
 	// maxAnonymousRoom is the same for callers without a credential, who so take
 	// nothing from others. The largest object fits in.
 	maxAnonymousRoom = reading * maxObject
-	// reading is what it takes to read an object, in its sizes, roughly.
+	// reading is what it takes to read an object such as a Pod, in its sizes. One
+	// of small maps only takes up to seven times that, for a moment.
 	reading = 8
 	// roomTimeout bounds how long a request waits for room, and bodyTimeout how
 	// long its body may take to come, for which it holds the room.
