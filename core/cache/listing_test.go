@@ -70,26 +70,32 @@ func TestOneObjectOfMuchEndsAtOnce(t *testing.T) {
 	}
 }
 
+// deaf is a proxy that has one ConfigMap of a new namespace in memory and hears of
+// no other until it is released.
+func deaf(t *testing.T, namespace, path string) (d *cachetest.Door, p *proxy, release func()) {
+	t.Helper()
+	d = direct(t)
+	d.AddNamespace(namespace)
+	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
+	p = newProxy(t, nothingRefused)
+	p.warm(path, cachetest.JSON)
+	gate := make(chan struct{})
+	p.upstream.held.Store(&gate)
+	return d, p, func() { p.upstream.held.Store(nil); close(gate) }
+}
+
 // TestWhatCameAndWentIsNotTold has memory hear late of an object that somebody
 // made and deleted before a client was told that it has everything.
 func TestWhatCameAndWentIsNotTold(t *testing.T) {
-	d := direct(t)
-	d.AddNamespace("fleeting")
 	const path = "/api/v1/namespaces/fleeting/configmaps"
-	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
-	p := newProxy(t, nothingRefused)
-	p.warm(path, cachetest.JSON)
-
-	gate := make(chan struct{})
-	p.upstream.held.Store(&gate)
+	d, p, release := deaf(t, "fleeting", path)
 	d.Write(http.MethodPost, path, object{"metadata": object{"name": "fleeting"}})
 	d.Write(http.MethodDelete, path+"/fleeting", nil)
 	w := p.Watch(path+newestWatch, cachetest.JSON)
 	if added, end := w.Event(), w.Event(); added.Object.Metadata.Name != "c" || !end.EndsInitial() {
 		t.Errorf("got %+v and %+v, want an object and a bookmark", added, end)
 	}
-	p.upstream.held.Store(nil)
-	close(gate)
+	release()
 	d.Patch(path+"/c", `{"data":{"n":"1"}}`)
 	if e := w.Event(); e.Type != "MODIFIED" || e.Object.Metadata.Name != "c" {
 		t.Errorf("got %+v, want the change of the other object", e)
@@ -99,23 +105,15 @@ func TestWhatCameAndWentIsNotTold(t *testing.T) {
 // TestListingsThatDifferAreNotBelieved has memory hear late of an object that
 // stays.
 func TestListingsThatDifferAreNotBelieved(t *testing.T) {
-	d := direct(t)
-	d.AddNamespace("late")
 	const path = "/api/v1/namespaces/late/configmaps"
-	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
-	p := newProxy(t, nothingRefused)
-	p.warm(path, cachetest.JSON)
-
-	gate := make(chan struct{})
-	p.upstream.held.Store(&gate)
+	d, p, release := deaf(t, "late", path)
 	d.Write(http.MethodPost, path, object{"metadata": object{"name": "d"}})
 	w := p.Watch(path+newestWatch, cachetest.JSON)
 	if e := w.Event(); e.Object.Metadata.Name != "c" {
 		t.Errorf("got %+v, want the first object", e)
 	}
 	until(t, func() bool { return figuresOf(t, p, "configmaps").Upstream[telemetry.ForCatchUp] > 0 })
-	p.upstream.held.Store(nil)
-	close(gate)
+	release()
 	if added, end := w.Event(), w.Event(); added.Object.Metadata.Name != "d" || !end.EndsInitial() {
 		t.Errorf("got %+v and %+v, want the second object and a bookmark", added, end)
 	}
