@@ -101,11 +101,11 @@ func printStreams(out io.Writer, infos []cache.StreamInfo) error {
 	return nil
 }
 
-// describeStreams is what a proxy answers at [streamsPath].
-func describeStreams(c *cache.Cache) http.Handler {
+// describe answers what `portico inspect` prints.
+func describe[T any](tell func() T) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		// The header is sent: a client that is gone is told nothing more.
-		_ = json.NewEncoder(w).Encode(c.Streams())
+		_ = json.NewEncoder(w).Encode(tell())
 	})
 }

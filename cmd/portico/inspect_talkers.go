@@ -53,6 +53,9 @@ func fetchTalkers(cmd *cobra.Command, address string) ([]talkers.Talker, error) 
 		return nil, err
 	}
 	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the proxy at %s keeps no account of its callers (%s): is it as new as this program?", address, res.Status)
+	}
 	var all []talkers.Talker
 	if err := json.NewDecoder(res.Body).Decode(&all); err != nil {
 		return nil, fmt.Errorf("read the talkers of the proxy at %s: %w", address, err)
@@ -77,13 +80,4 @@ func printTalkers(out io.Writer, all []talkers.Talker, total bool) error {
 		return fmt.Errorf("print talkers: %w", err)
 	}
 	return nil
-}
-
-// describeTalkers is what a proxy answers at [talkersPath].
-func describeTalkers(a *talkers.Account) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		// The header is sent: a client that is gone is told nothing more.
-		_ = json.NewEncoder(w).Encode(a.Talkers())
-	})
 }

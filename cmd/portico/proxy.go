@@ -194,7 +194,7 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*c
 		return nil, err
 	}
 	p.cache = c
-	p.debug[streamsPath] = describeStreams(c)
+	p.debug[streamsPath] = describe(c.Streams)
 	p.beside = append(p.beside, c, &authz.Follower{Gate: p.gate, Client: rbac, Log: p.log.WithName("authz")})
 	return c, nil
 }

@@ -21,7 +21,7 @@ func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 	}
 	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided})
 	d.Limiter, d.Talkers = limiter, talkers.New()
-	p.debug[talkersPath] = describeTalkers(d.Talkers)
+	p.debug[talkersPath] = describe(d.Talkers.Talkers)
 	memory := d.Memory
 	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }
 	d.Policies = rego.NewLibrary(rego.Options{
