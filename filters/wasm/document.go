@@ -173,6 +173,8 @@ func skipString(b []byte, at int) int {
 	return -1
 }
 
+// skipNested skips nesting of any depth, as core/cache/wire's does not: what a guest
+// does not find it is told to be absent, so nobody must hide it behind depth.
 func skipNested(b []byte, at int) int {
 	for depth := 0; at < len(b); {
 		switch b[at] {
