@@ -114,6 +114,13 @@ const (
 	metricLimitKeys      = "portico_limit_keys"
 )
 
+// What a plugin decided.
+const (
+	DecisionPass  = "pass"
+	DecisionDeny  = "deny"
+	DecisionError = "error" // it failed, or could not be asked
+)
+
 // Why a read is not answered from memory.
 const (
 	PassedUnsupported = "unsupported" // memory does not know what is asked, or not in this form

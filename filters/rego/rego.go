@@ -19,6 +19,7 @@ import (
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -152,12 +153,12 @@ func (f *Filter) ask(b *binding, facts *Facts, unknown error, ask func(*Policy, 
 	case b.policy != nil:
 		a, err = ask(b.policy, facts.Request.Context(), facts)
 	}
-	decision := decisionPass
+	decision := telemetry.DecisionPass
 	switch {
 	case err != nil:
-		decision = decisionError
+		decision = telemetry.DecisionError
 	case len(a.Deny) > 0:
-		decision = decisionDeny
+		decision = telemetry.DecisionDeny
 	}
 	f.options.Observe(b.spec, b.name, decision, time.Since(began))
 	if err != nil {
@@ -165,13 +166,6 @@ func (f *Filter) ask(b *binding, facts *Facts, unknown error, ask func(*Policy, 
 	}
 	return a, nil
 }
-
-// What was decided, as metrics name it.
-const (
-	decisionPass  = "pass"
-	decisionDeny  = "deny"
-	decisionError = "error"
-)
 
 // judge asks whether a request may pass.
 func (f *Filter) judge(w http.ResponseWriter, b *binding, facts *Facts, unknown error) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -200,9 +201,9 @@ func (f *Filter) judge(w http.ResponseWriter, b *binding, facts Facts) error {
 
 // decide does what a module says, or only tells of it.
 func (f *Filter) decide(w http.ResponseWriter, b *binding, v Verdict, began time.Time) error {
-	decision := decisionPass
+	decision := telemetry.DecisionPass
 	if v.Denial != nil {
-		decision = decisionDeny
+		decision = telemetry.DecisionDeny
 	}
 	f.observe(b.spec, b.name, decision, time.Since(began))
 	if b.audits() {
@@ -222,17 +223,10 @@ func (f *Filter) decide(w http.ResponseWriter, b *binding, v Verdict, began time
 	return v.Denial.status(b.name)
 }
 
-// What was decided, as metrics name it.
-const (
-	decisionPass  = "pass"
-	decisionDeny  = "deny"
-	decisionError = "error"
-)
-
 // unjudged is what becomes of a request that no module can be asked about: why is
 // what its caller is told if it is refused.
 func (f *Filter) unjudged(b *binding, why error, began time.Time) error {
-	f.observe(b.spec, b.name, decisionError, time.Since(began))
+	f.observe(b.spec, b.name, telemetry.DecisionError, time.Since(began))
 	if b.audits() || b.ignores() {
 		f.log.Info("the request cannot be judged, and passes", "binding", b.name, "reason", why.Error())
 		return nil
@@ -242,7 +236,7 @@ func (f *Filter) unjudged(b *binding, why error, began time.Time) error {
 
 // failed is what becomes of a request whose module failed.
 func (f *Filter) failed(b *binding, err error, began time.Time) error {
-	f.observe(b.spec, b.name, decisionError, time.Since(began))
+	f.observe(b.spec, b.name, telemetry.DecisionError, time.Since(began))
 	if b.audits() || b.ignores() {
 		f.log.Error(err, "filter failed; the request passes", "binding", b.name)
 		return nil

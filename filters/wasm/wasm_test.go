@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -182,7 +183,7 @@ func TestWhatCannotBeJudgedPassesIfToldOnly(t *testing.T) {
 			if change != nil {
 				want = outcome{Body: tt.body}
 			}
-			if got := outcomeOf(t, f, of, strings.NewReader(tt.body)); got != want || decided != decisionError {
+			if got := outcomeOf(t, f, of, strings.NewReader(tt.body)); got != want || decided != telemetry.DecisionError {
 				t.Errorf("%s, %s: got %d with %d bytes, %s", name, mode, got.Code, len(got.Body), decided)
 			}
 		}
