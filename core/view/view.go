@@ -1,0 +1,80 @@
+// Package view says what of each object exists for a caller. Whoever answers a
+// request applies its views to every object of the answer, and so do filters to
+// what a request is about.
+package view
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// A View is how one caller sees objects. One value serves many requests at once.
+type View interface {
+	// See returns o as the caller sees it: o.JSON itself where nothing is changed,
+	// other bytes where something is, nil where o does not exist for the caller. An
+	// error says that it cannot be told: then the answer fails, for controllers act
+	// on what is absent. It is the same for the same object as long as the view has
+	// not changed, and it keeps o.JSON's metadata.resourceVersion as it is.
+	See(ctx context.Context, o Object) ([]byte, error)
+	// Key is equal for views that see alike: an object is looked at once for all
+	// callers whose views have one key.
+	Key() string
+	// Changed is closed once the view sees otherwise. Watches end then, with 410,
+	// so that clients list again. Nil never closes.
+	Changed() <-chan struct{}
+}
+
+// An Object is one as the API server sent it.
+type Object struct {
+	Resource        schema.GroupVersionResource
+	Namespace       string // empty outside namespaces
+	Name            string
+	UID             string
+	ResourceVersion uint64
+	Labels          labels.Labels
+	// JSON is the whole object. It is shared: never write to it. Items of lists
+	// have no kind and apiVersion, but for those of custom resources.
+	JSON []byte
+}
+
+// Views are a request's, in the order in which they look: each sees what the one
+// before it left.
+type Views []View
+
+type viewsKey struct{}
+
+// With adds v to the views of a request.
+func With(ctx context.Context, v View) context.Context {
+	return context.WithValue(ctx, viewsKey{}, append(slices.Clip(From(ctx)), v))
+}
+
+// From returns the views of a request: none where its caller sees everything.
+func From(ctx context.Context) Views {
+	views, _ := ctx.Value(viewsKey{}).(Views)
+	return views
+}
+
+// See is what is left of o for the caller; see [View].
+func (s Views) See(ctx context.Context, o Object) ([]byte, error) {
+	for _, v := range s {
+		seen, err := v.See(ctx, o)
+		if seen == nil || err != nil {
+			return nil, err
+		}
+		o.JSON = seen
+	}
+	return o.JSON, nil
+}
+
+// Key is equal for views that see alike.
+func (s Views) Key() string {
+	keys := make([]string, len(s))
+	for i, v := range s {
+		keys[i] = v.Key()
+	}
+	return strings.Join(keys, "\x00")
+}
