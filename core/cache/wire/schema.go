@@ -138,6 +138,7 @@ type Object struct {
 	schema *Schema
 	labels []string // key, value, key, value
 	fields []string // values of schema.Fields
+	pack   *Pack    // where Raw lies; nil if it has memory of its own
 }
 
 // Namespace is empty outside namespaces.
@@ -150,7 +151,7 @@ func (o *Object) Namespace() string {
 func (o *Object) Name() string { return o.Key[strings.IndexByte(o.Key, '/')+1:] }
 
 // objectOverhead is about what an Object costs besides Raw and its strings.
-const objectOverhead = 192
+const objectOverhead = 200
 
 // Size is the memory that o keeps, in bytes.
 func (o *Object) Size() int {

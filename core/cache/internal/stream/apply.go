@@ -30,7 +30,7 @@ func (s *Stream) publish(next *State) {
 
 // account tells the budget what the collection weighs now.
 func (s *Stream) account(next *State) {
-	total := next.bytes + next.history
+	total := next.bytes + next.history + s.holes
 	delta := total - s.accounted
 	s.accounted = total
 	if !s.budget.Add(delta) && delta > 0 {
@@ -54,7 +54,7 @@ func (s *Stream) reset(objects []*wire.Object, rv uint64) {
 	if last := s.state.Load(); last != nil {
 		next.first = uint64(last.End()) + 1
 	}
-	s.dead = 0
+	s.dead, s.holes = 0, 0
 	s.publish(next)
 }
 
@@ -118,6 +118,7 @@ func (s *Stream) trim(next *State) {
 		for drop < len(next.events)-1 && next.events[drop].ResourceVersion == rv {
 			next.history -= next.events[drop].bytes
 			next.base, next.Oldest = next.events[drop].after, rv
+			s.leave(next, next.events[drop].Previous)
 			drop++
 		}
 	}
@@ -125,6 +126,24 @@ func (s *Stream) trim(next *State) {
 	// The array keeps what was dropped alive until it is left behind.
 	if s.dead += drop; s.dead > len(next.events)+compactionSlack {
 		next.events, s.dead = slices.Clone(next.events), 0
+	}
+}
+
+// leave lets go of an object that only history kept. What else lies in its pack
+// moves out once that has become sparse.
+func (s *Stream) leave(next *State, o *wire.Object) {
+	if o == nil {
+		return
+	}
+	gone, sparse := o.Leave()
+	s.holes += int64(gone)
+	if sparse == nil {
+		return
+	}
+	for _, key := range sparse.Keys() {
+		if o, ok := next.objects.Get(&wire.Object{Key: key}); ok && o.Pack() == sparse {
+			next.objects.ReplaceOrInsert(o.Unpacked())
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (s *Stream) notBefore(resourceVersion string) string {
 
 func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	if o.Continue == "" {
-		o.ResourceVersion = s.notBefore(o.ResourceVersion)
+		o.ResourceVersion, s.packer = s.notBefore(o.ResourceVersion), wire.Packer{}
 	}
 	if o.ResourceVersion == "0" {
 		// Any state would do for a reflector. It would not for us: a collection
@@ -106,11 +106,14 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 	list := &items{}
 	list.ListMeta, err = s.Schema.ReadList(s.Format, res.Body, func(o *wire.Object) error {
 		s.received(o)
-		list.Items = append(list.Items, newItem(o))
+		list.Items = append(list.Items, newItem(s.packer.Add(o)))
 		return s.ctx.Err()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read list: %w", err)
+	}
+	if list.Continue == "" {
+		s.packer = wire.Packer{} // what it remembers is of no more use
 	}
 	return list, nil
 }

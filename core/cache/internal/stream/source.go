@@ -156,7 +156,11 @@ func (s *Stream) openWatch(ctx context.Context, o metav1.ListOptions) (*events, 
 		cancel()
 		return nil, err
 	}
-	return &events{stream: s, body: res.Body, cancel: cancel, frames: s.Schema.NewFrameReader(s.Format, res.Body)}, nil
+	e := &events{stream: s, body: res.Body, cancel: cancel, frames: s.Schema.NewFrameReader(s.Format, res.Body)}
+	if o.SendInitialEvents != nil && *o.SendInitialEvents {
+		e.packer = &wire.Packer{}
+	}
+	return e, nil
 }
 
 // events decodes an upstream watch for the reflector.
@@ -165,6 +169,7 @@ type events struct {
 	body   io.Closer
 	cancel context.CancelFunc
 	frames *wire.FrameReader
+	packer *wire.Packer // nil once initial events have ended
 }
 
 func (e *events) Decode() (watch.EventType, runtime.Object, error) {
@@ -180,6 +185,7 @@ func (e *events) Decode() (watch.EventType, runtime.Object, error) {
 		}
 		return frame.Type, status, nil
 	case watch.Bookmark:
+		e.packer = nil
 		i, err := e.stream.bookmarkItem(frame.Raw)
 		return frame.Type, i, err
 	}
@@ -188,6 +194,9 @@ func (e *events) Decode() (watch.EventType, runtime.Object, error) {
 		return "", nil, err
 	}
 	e.stream.received(o)
+	if e.packer != nil {
+		o = e.packer.Add(o)
+	}
 	return frame.Type, newItem(o), nil
 }
 

@@ -55,8 +55,10 @@ type Stream struct {
 
 	mu        sync.Mutex // guards following and the order of states
 	dead      int        // events dropped from the array's front
+	holes     int64      // bytes in packs that nobody reads
 	accounted int64      // bytes reported to budget
 
+	packer  wire.Packer   // of the list that is being read; the reflector's
 	loading atomic.Int64  // bytes received before the first state
 	loaded  chan struct{} // closed with the first state
 	cancel  context.CancelCauseFunc
