@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -21,7 +22,7 @@ type Facts struct {
 	Request *http.Request
 
 	unknown error // why User is nil; no guest is asked then
-	room    *room
+	room    *body.Room
 
 	query url.Values // nil until a guest asks
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/plugins/tck"
 )
 
@@ -74,7 +75,7 @@ func facts(headers ...string) Facts {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	info := &request.RequestInfo{IsResourceRequest: true, Verb: "create", APIVersion: "v1", Resource: "pods", Namespace: "shop", Path: r.URL.Path}
-	return Facts{User: &user.DefaultInfo{Name: "jane", Groups: []string{"devs"}}, Info: info, Request: r, room: &room{}}
+	return Facts{User: &user.DefaultInfo{Name: "jane", Groups: []string{"devs"}}, Info: info, Request: r, room: &body.Room{}}
 }
 
 const guestInC = "../../plugins/tck/guests/c/guest.c"

@@ -11,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -19,12 +20,8 @@ const (
 	i64 = api.ValueTypeI64
 )
 
-// maxKey bounds names and keys that guests hand in, in bytes; maxObject bounds
-// an object, as the API server does with requests.
-const (
-	maxKey    = 4096
-	maxObject = 3 << 20
-)
+// maxKey bounds names and keys that guests hand in, in bytes.
+const maxKey = 4096
 
 // exchange is one call of a host function: the stack holds its parameters, and
 // then its result.
@@ -265,7 +262,7 @@ func (x *exchange) patch(edit func(pointer string) ([]byte, error)) {
 		x.stack[0] = uint64(abi.PatchNotFound)
 	case err != nil:
 		x.stack[0] = uint64(abi.PatchInvalid)
-	case len(changed) > maxObject:
+	case len(changed) > body.Max:
 		x.stack[0] = uint64(abi.PatchOverflowing)
 	default:
 		x.object.current, x.object.changed = changed, true

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
@@ -33,7 +34,9 @@ type Options struct {
 	CacheDir string
 	Sources  Sources
 	Observe  Observer
-	Log      logr.Logger
+	// Rooms is where objects are judged. Nil makes some.
+	Rooms *body.Rooms
+	Log   logr.Logger
 }
 
 // Library has the modules of the configuration that is in force. It outlives
@@ -42,7 +45,7 @@ type Library struct {
 	options Options
 	engine  *Engine
 	fetcher *fetcher
-	rooms   *rooms
+	rooms   *body.Rooms
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
@@ -67,7 +70,10 @@ func NewLibrary(o Options) (*Library, error) {
 	if o.Observe == nil {
 		o.Observe = unobserved
 	}
-	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), rooms: newRooms(), shelves: map[string]*shelf{}}
+	if o.Rooms == nil {
+		o.Rooms = body.NewRooms()
+	}
+	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), rooms: o.Rooms, shelves: map[string]*shelf{}}
 	l.filter = newFilter(nil, l.rooms, o.Observe, o.Log)
 	return l, nil
 }

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
 )
 
@@ -16,13 +17,13 @@ import (
 // cannot change a patch: if it wants another object, the patch is refused.
 func (f *Filter) judgePatch(w http.ResponseWriter, b *binding, facts Facts, next pipeline.Handler) (*http.Request, error) {
 	began := time.Now()
-	unlimited := f.rooms.limited(w)
-	r, body, err := readBody(facts.Request)
+	unlimited := f.rooms.Limit(w)
+	r, raw, err := body.Read(facts.Request)
 	unlimited()
 	if err != nil {
 		return r, f.unjudged(b, err, began)
 	}
-	object, err := tryOut(withBody(facts.Request, body), next)
+	object, err := tryOut(body.With(facts.Request, raw), next)
 	if err != nil {
 		if b.audits() || b.ignores() {
 			return r, nil // it will be refused, or it cannot be tried
@@ -84,7 +85,7 @@ func (w *recorded) WriteHeader(code int) {
 
 func (w *recorded) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
-	if w.body.Len()+len(p) > maxObject {
+	if w.body.Len()+len(p) > body.Max {
 		w.tooLong = true
 		return len(p), nil
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
@@ -64,7 +65,7 @@ func TestPatchesAreJudgedByWhatTheyMake(t *testing.T) {
 		"gone":          {nil, gone, 404},
 		"nonsense":      {nil, makes(200, `half an obj`), 500},
 		"false-status":  {nil, makes(502, `{"kind":"Status","status":"Failure","code":409}`), 500},
-		"too-long":      {nil, makes(200, `"`+strings.Repeat("x", maxObject)+`"`), 500},
+		"too-long":      {nil, makes(200, `"`+strings.Repeat("x", body.Max)+`"`), 500},
 		"audited":       {audit, makes(200, `{"metadata":{"labels":{"hide":"yes"}}}`), 0},
 		"audited-error": {audit, gone, 0},
 	} {

@@ -15,6 +15,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
@@ -45,7 +46,7 @@ type Observer func(binding *v1alpha1.FilterBindingSpec, name, decision string, t
 type Filter struct {
 	log      logr.Logger
 	observe  Observer
-	rooms    *rooms
+	rooms    *body.Rooms
 	bindings []*binding // in their order
 
 	mu      sync.Mutex // guards following
@@ -55,7 +56,7 @@ type Filter struct {
 }
 
 // newFilter holds its bindings' modules until it is retired and nobody uses it.
-func newFilter(bindings []*binding, rooms *rooms, observe Observer, log logr.Logger) *Filter {
+func newFilter(bindings []*binding, rooms *body.Rooms, observe Observer, log logr.Logger) *Filter {
 	for _, b := range bindings {
 		if b.module != nil {
 			b.module.hold()
@@ -143,8 +144,8 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	info, _ := request.RequestInfoFrom(r.Context())
 	caller, unknown := config.CallerOf(r)
 	began := time.Now()
-	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &room{}}
-	defer facts.room.keep(0)
+	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &body.Room{}}
+	defer facts.room.Keep(0)
 	r, asked, err := f.ask(w, facts, next)
 	if len(asked) == 0 {
 		if err != nil {
@@ -183,7 +184,7 @@ func (f *Filter) ask(w http.ResponseWriter, facts Facts, next pipeline.Handler) 
 			return nil, ending, err
 		}
 	}
-	facts.room.keep(sizeOf(facts.Request))
+	facts.room.Keep(body.SizeOf(facts.Request))
 	return facts.Request, ending, nil
 }
 
@@ -265,18 +266,18 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, nex
 	switch {
 	case b.module == nil || !b.module.onObject:
 		return r, nil
-	case !changesObject(r, facts.Info) && !carriesObject(r, facts.Info):
+	case !body.Changes(r, facts.Info) && !body.Carries(r, facts.Info):
 		return r, nil
 	}
 	began := time.Now()
-	if err := f.rooms.enter(facts); err != nil {
+	if err := f.rooms.Enter(facts.room, r, facts.User); err != nil {
 		return r, f.unjudged(b, err, began)
 	}
-	if changesObject(r, facts.Info) {
+	if body.Changes(r, facts.Info) {
 		return f.judgePatch(w, b, facts, next)
 	}
-	unlimited := f.rooms.limited(w)
-	r, object, err := readObject(r)
+	unlimited := f.rooms.Limit(w)
+	r, object, err := body.Object(r)
 	unlimited()
 	if err != nil {
 		return r, f.unjudged(b, err, began)
@@ -292,7 +293,7 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, nex
 		return nil, err
 	}
 	if v.Patched != nil && !b.audits() {
-		r = patched(r, v.Patched)
+		r = body.WithObject(r, v.Patched)
 	}
 	return r, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
@@ -65,7 +66,7 @@ func bound(t *testing.T, m *Module, change func(*v1alpha1.FilterBindingSpec)) *F
 		change(b.spec)
 	}
 	m.hold() // the test closes it
-	f := newFilter([]*binding{b}, newRooms(), unobserved, logr.Discard())
+	f := newFilter([]*binding{b}, body.NewRooms(), unobserved, logr.Discard())
 	t.Cleanup(func() { f.retire(context.WithoutCancel(t.Context()), nil) })
 	return f
 }
@@ -110,34 +111,6 @@ func TestFilterDoesWhatItsModuleSays(t *testing.T) {
 	}
 }
 
-func TestOnlyObjectsAreReadAsSuch(t *testing.T) {
-	info := func(verb, subresource string) *request.RequestInfo {
-		return &request.RequestInfo{IsResourceRequest: true, Verb: verb, Resource: "pods", Subresource: subresource}
-	}
-	for name, tt := range map[string]struct {
-		info  *request.RequestInfo
-		media string
-		want  bool
-	}{
-		"create":      {info("create", ""), "", true},
-		"update":      {info("update", "status"), "application/json", true},
-		"apply":       {info("patch", ""), "application/apply-patch+yaml", true},
-		"apply-cbor":  {info("patch", ""), "application/apply-patch+cbor", true}, // and then refused
-		"merge-patch": {info("patch", ""), "application/merge-patch+json", false},
-		"delete":      {info("delete", ""), "application/json", false},
-		"exec":        {info("create", "exec"), "", false},
-		"forward":     {info("create", "portforward"), "", false},
-		"proxy":       {info("create", "proxy"), "application/json", false},
-		"no-resource": {&request.RequestInfo{Verb: "create"}, "", false},
-	} {
-		r := httptest.NewRequest("POST", "/", nil)
-		r.Header.Set("Content-Type", tt.media)
-		if got := carriesObject(r, tt.info); got != tt.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}
-
 func TestFilterFailsClosedUnlessTold(t *testing.T) {
 	m := load(t, spec(hostile(t, `EXPORT(on_request) int f(void) { __builtin_trap(); }`)))
 	if got := post(t, bound(t, m, nil), "{}"); got.Code != 500 {
@@ -152,7 +125,7 @@ func TestFilterFailsClosedUnlessTold(t *testing.T) {
 func TestWhatCannotBeJudgedPassesIfToldOnly(t *testing.T) {
 	m := load(t, spec(fromC(t, guestInC)))
 	const twice = `{"metadata":{"labels":{"hide":"yes"}},"metadata":{"name":"web"}}`
-	long := `{"metadata":{"name":"` + strings.Repeat("x", maxObject) + `"}}`
+	long := `{"metadata":{"name":"` + strings.Repeat("x", body.Max) + `"}}`
 	for name, tt := range map[string]struct {
 		verb, media, body string
 		unknown           bool

@@ -1,4 +1,4 @@
-package wasm
+package body
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package wasm
+package body
 
 import (
 	"bytes"
@@ -10,10 +10,13 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
+// maxDepth bounds the nesting of messages.
+const maxDepth = 100
+
 var errUnknownFields = errors.New("the object has fields that this proxy does not know")
 
 // fromProtobuf returns a built-in object as JSON. An object with fields that
-// this build does not know is refused: a guest would not see them, and a change
+// this build does not know is refused: who judges would not see them, and a change
 // would lose them.
 func fromProtobuf(raw []byte) ([]byte, error) {
 	s := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)

@@ -1,4 +1,6 @@
-package wasm
+// Package body reads the objects that requests carry before anybody has
+// authorized their senders, and bounds what that takes.
+package body
 
 import (
 	"bytes"
@@ -16,9 +18,12 @@ import (
 	"github.com/portico-proxy/portico/core/telemetry"
 )
 
-// carriesObject reports whether a request's body is an object. Patches other
+// Max bounds an object in bytes, as the API server does with requests.
+const Max = 3 << 20
+
+// Carries reports whether a request's body is an object. Patches other
 // than server-side apply are changes to one.
-func carriesObject(r *http.Request, info *request.RequestInfo) bool {
+func Carries(r *http.Request, info *request.RequestInfo) bool {
 	if !info.IsResourceRequest || telemetry.LongRunning(info) { // such as exec
 		return false
 	}
@@ -32,15 +37,16 @@ func carriesObject(r *http.Request, info *request.RequestInfo) bool {
 }
 
 func applies(r *http.Request) bool {
-	return strings.HasPrefix(mediaType(r), "application/apply-patch+")
+	return strings.HasPrefix(MediaType(r), "application/apply-patch+")
 }
 
-// changesObject reports whether a request's body is a change to an object.
-func changesObject(r *http.Request, info *request.RequestInfo) bool {
+// Changes reports whether a request's body is a change to an object.
+func Changes(r *http.Request, info *request.RequestInfo) bool {
 	return info.IsResourceRequest && !telemetry.LongRunning(info) && info.Verb == "patch" && !applies(r)
 }
 
-func mediaType(r *http.Request) string {
+// MediaType is what the body of r says it is; empty if it says nothing sensible.
+func MediaType(r *http.Request) string {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return ""
@@ -48,18 +54,18 @@ func mediaType(r *http.Request) string {
 	return media
 }
 
-// readObject returns r as it came, with its body yet to be read, and the object
-// in that body as JSON. What could be read in two ways is refused: a guest must
+// Object returns r as it came, with its body yet to be read, and the object
+// in that body as JSON. What could be read in two ways is refused: who judges must
 // see what the API server will.
-func readObject(r *http.Request) (same *http.Request, object []byte, err error) {
+func Object(r *http.Request) (same *http.Request, object []byte, err error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return r, nil, unreadable("Content-Encoding")
 	}
-	r, raw, err := readBody(r)
+	r, raw, err := Read(r)
 	if err != nil {
 		return r, nil, err
 	}
-	switch mediaType(r) {
+	switch MediaType(r) {
 	case "application/json", "":
 		object, err = raw, nil
 	case "application/yaml", "application/apply-patch+yaml":
@@ -84,17 +90,17 @@ func unambiguous(object []byte) bool {
 	return err == nil && len(strict) == 0
 }
 
-// readBody returns r as it came, with its body yet to be read, and that body.
+// Read returns r as it came, with its body yet to be read, and that body.
 // Even a request whose body is too long or broke off can so go on.
-func readBody(r *http.Request) (same *http.Request, raw []byte, err error) {
-	raw, err = io.ReadAll(io.LimitReader(r.Body, maxObject+1))
+func Read(r *http.Request) (same *http.Request, raw []byte, err error) {
+	raw, err = io.ReadAll(io.LimitReader(r.Body, Max+1))
 	if err != nil {
 		return withRest(r, raw, broken{err}), nil, apierrors.NewBadRequest("the body of the request broke off")
 	}
-	if len(raw) > maxObject {
-		return withRest(r, raw, r.Body), nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(maxObject))
+	if len(raw) > Max {
+		return withRest(r, raw, r.Body), nil, apierrors.NewRequestEntityTooLargeError("limit is " + strconv.Itoa(Max))
 	}
-	return withBody(r, raw), raw, nil
+	return With(r, raw), raw, nil
 }
 
 // broken is what is left of a body that broke off.
@@ -120,9 +126,9 @@ func unreadable(header string) error {
 	return err
 }
 
-// withBody returns r with another body, already read. The caller's header is
+// With returns r with another body, already read. The caller's header is
 // left alone.
-func withBody(r *http.Request, body []byte) *http.Request {
+func With(r *http.Request, body []byte) *http.Request {
 	r = r.WithContext(r.Context())
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
@@ -132,10 +138,10 @@ func withBody(r *http.Request, body []byte) *http.Request {
 	return r
 }
 
-// patched returns r with an object that a guest has changed, which is JSON.
-func patched(r *http.Request, object []byte) *http.Request {
-	r = withBody(r, object)
-	if mediaType(r) != "application/apply-patch+yaml" { // whose YAML JSON is
+// WithObject returns r with an object that a guest has changed, which is JSON.
+func WithObject(r *http.Request, object []byte) *http.Request {
+	r = With(r, object)
+	if MediaType(r) != "application/apply-patch+yaml" { // whose YAML JSON is
 		r.Header.Set("Content-Type", "application/json")
 	}
 	return r
