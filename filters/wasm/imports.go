@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -242,11 +243,11 @@ func objectSet(x *exchange) {
 		x.stack[0] = uint64(abi.PatchInvalid)
 		return
 	}
-	x.patch(func(pointer string) ([]byte, error) { return set(x.object.current, pointer, value) })
+	x.patch(func(pointer string) ([]byte, error) { return document.Set(x.object.current, pointer, value) })
 }
 
 func objectRemove(x *exchange) {
-	x.patch(func(pointer string) ([]byte, error) { return remove(x.object.current, pointer) })
+	x.patch(func(pointer string) ([]byte, error) { return document.Remove(x.object.current, pointer) })
 }
 
 // patch changes a copy of the object: what the guest was given is others' too.
@@ -258,7 +259,7 @@ func (x *exchange) patch(edit func(pointer string) ([]byte, error)) {
 	}
 	changed, err := edit(pointer)
 	switch {
-	case errors.Is(err, errNotThere):
+	case errors.Is(err, document.ErrNotThere):
 		x.stack[0] = uint64(abi.PatchNotFound)
 	case err != nil:
 		x.stack[0] = uint64(abi.PatchInvalid)

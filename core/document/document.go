@@ -1,4 +1,6 @@
-package wasm
+// Package document finds and changes values in JSON without decoding it.
+// Documents are valid JSON whose objects name no member twice.
+package document
 
 import (
 	"bytes"
@@ -6,12 +8,12 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-
-	"github.com/portico-proxy/portico/plugins/abi"
 )
 
+// ErrNotThere says that nothing is where a pointer leads.
+var ErrNotThere = errors.New("nothing is there")
+
 var (
-	errNotThere   = errors.New("nothing is there")
 	errNoPointer  = errors.New("no JSON pointer")
 	errNoDocument = errors.New("no JSON")
 )
@@ -23,8 +25,49 @@ const maxDepth = 100
 // object, whole is where its name begins.
 type span struct{ whole, start, end int }
 
-// locate finds the value at an RFC 6901 pointer. The document is valid JSON
-// whose objects name no member twice. Of what lies before the value everything
+// Get returns the value at an RFC 6901 pointer.
+func Get(b []byte, pointer string) ([]byte, error) {
+	at, err := locate(b, pointer)
+	if err != nil {
+		return nil, err
+	}
+	return b[at.start:at.end], nil
+}
+
+// Text returns what the string at a pointer says; empty if there is none.
+func Text(b []byte, pointer string) string {
+	value, err := Get(b, pointer)
+	if err != nil || value[0] != '"' {
+		return ""
+	}
+	return string(Unquote(value))
+}
+
+// Children returns pointers to all members or elements of the value at a pointer.
+func Children(b []byte, pointer string) []string {
+	in, err := locate(b, pointer)
+	if err != nil || b[in.start] != '{' && b[in.start] != '[' {
+		return nil
+	}
+	var all []string
+	at := skipSpace(b, in.start+1)
+	for n := 0; at >= 0 && at < in.end-1; n++ {
+		token := strconv.Itoa(n)
+		if b[in.start] == '{' {
+			after := skipString(b, at)
+			if after < 0 {
+				return all
+			}
+			token = escape.Replace(string(Unquote(b[at:after])))
+			at = skipSpace(b, skipSpace(b, after)+1)
+		}
+		all = append(all, pointer+"/"+token)
+		at = next(b, at)
+	}
+	return all
+}
+
+// locate finds the value at an RFC 6901 pointer. Of what lies before the value everything
 // is read once, and of what lies behind it nothing.
 func locate(b []byte, pointer string) (span, error) {
 	at := skipSpace(b, 0)
@@ -39,7 +82,7 @@ func locate(b []byte, pointer string) (span, error) {
 		}
 		pointer = rest
 		if whole, at = child(b, at, token); at < 0 {
-			return span{}, errNotThere
+			return span{}, ErrNotThere
 		}
 	}
 	end := skipValue(b, at)
@@ -49,7 +92,13 @@ func locate(b []byte, pointer string) (span, error) {
 	return span{whole, at, end}, nil
 }
 
-var unescape = strings.NewReplacer("~1", "/", "~0", "~")
+var (
+	escape   = strings.NewReplacer("~", "~0", "/", "~1")
+	unescape = strings.NewReplacer("~1", "/", "~0", "~")
+)
+
+// Token makes a name fit for a pointer.
+func Token(name string) string { return escape.Replace(name) }
 
 // child finds a member of the object, or an element of the array, that begins at
 // at, and returns where it begins with and without its name, or -1.
@@ -173,8 +222,8 @@ func skipString(b []byte, at int) int {
 	return -1
 }
 
-// skipNested skips nesting of any depth, as core/cache/wire's does not: what a guest
-// does not find it is told to be absent, so nobody must hide it behind depth.
+// skipNested skips nesting of any depth, as core/cache/wire's does not: who judges
+// takes what is not found for absent, so nobody must hide it behind depth.
 func skipNested(b []byte, at int) int {
 	for depth := 0; at < len(b); {
 		switch b[at] {
@@ -195,46 +244,9 @@ func skipNested(b []byte, at int) int {
 	return -1
 }
 
-// read is what a guest is told of the value at a pointer: its kind, and its
-// bytes, strings without quotes.
-func read(b []byte, pointer string) (abi.Kind, []byte) {
-	if len(b) == 0 {
-		return abi.Absent, nil
-	}
-	at, err := locate(b, pointer)
-	if err != nil {
-		return abi.Absent, nil
-	}
-	value := b[at.start:at.end]
-	switch value[0] {
-	case '"':
-		return abi.String, unquote(value)
-	case '{':
-		return abi.Object, value
-	case '[':
-		return abi.Array, value
-	case 'n':
-		return abi.Null, nil
-	case 't', 'f':
-		return abi.Bool, value
-	}
-	return abi.Number, value
-}
-
-func unquote(quoted []byte) []byte {
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return quoted[1 : len(quoted)-1]
-	}
-	var text string
-	if json.Unmarshal(quoted, &text) != nil {
-		return nil
-	}
-	return []byte(text)
-}
-
-// set returns the document with value at a pointer; b itself is left alone.
+// Set returns the document with value at a pointer; b itself is left alone.
 // Objects on the way that are missing are made.
-func set(b []byte, pointer string, value []byte) ([]byte, error) {
+func Set(b []byte, pointer string, value []byte) ([]byte, error) {
 	if strings.Count(pointer, "/") > maxDepth {
 		return nil, errNoPointer
 	}
@@ -242,7 +254,7 @@ func set(b []byte, pointer string, value []byte) ([]byte, error) {
 	if err == nil {
 		return splice(b, at.start, at.end, value), nil
 	}
-	if !errors.Is(err, errNotThere) {
+	if !errors.Is(err, ErrNotThere) {
 		return nil, err
 	}
 	i := strings.LastIndexByte(pointer, '/')
@@ -253,14 +265,14 @@ func set(b []byte, pointer string, value []byte) ([]byte, error) {
 	}
 	added := append(append(name, ':'), value...)
 	in, err := locate(b, parent)
-	if errors.Is(err, errNotThere) || err == nil && b[in.start] == 'n' {
-		return set(b, parent, append(append([]byte{'{'}, added...), '}'))
+	if errors.Is(err, ErrNotThere) || err == nil && b[in.start] == 'n' {
+		return Set(b, parent, append(append([]byte{'{'}, added...), '}'))
 	}
 	if err != nil {
 		return nil, err
 	}
 	if b[in.start] != '{' {
-		return nil, errNotThere
+		return nil, ErrNotThere
 	}
 	if b[skipSpace(b, in.start+1)] != '}' {
 		added = append(added, ',')
@@ -268,9 +280,9 @@ func set(b []byte, pointer string, value []byte) ([]byte, error) {
 	return splice(b, in.start+1, in.start+1, added), nil
 }
 
-// remove returns the document without the member or element at a pointer; b
+// Remove returns the document without the member or element at a pointer; b
 // itself is left alone.
-func remove(b []byte, pointer string) ([]byte, error) {
+func Remove(b []byte, pointer string) ([]byte, error) {
 	at, err := locate(b, pointer)
 	if err != nil {
 		return nil, err
@@ -288,6 +300,18 @@ func remove(b []byte, pointer string) ([]byte, error) {
 		start++
 	}
 	return splice(b, start, at.end, nil), nil
+}
+
+// Unquote returns what a JSON string says.
+func Unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	var text string
+	if json.Unmarshal(quoted, &text) != nil {
+		return nil
+	}
+	return []byte(text)
 }
 
 // splice returns b with b[from:to] exchanged.

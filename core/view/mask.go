@@ -1,0 +1,97 @@
+package view
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/portico-proxy/portico/core/document"
+)
+
+// A Mask is what is taken out of objects: paths are RFC 6901 pointers, in which
+// * stands for every element or member, as in /spec/containers/*/env.
+type Mask []string
+
+// needed is what clients cannot do without, and what tells objects apart.
+var needed = []string{"/kind", "/apiVersion", "/metadata/name", "/metadata/namespace", "/metadata/uid", "/metadata/resourceVersion"}
+
+// traces are where fields and their values are told of once more.
+var traces = Mask{
+	"/metadata/managedFields",
+	"/metadata/annotations/" + document.Token("kubectl.kubernetes.io/last-applied-configuration"),
+}
+
+// CheckMask says what is wrong with one path of a mask.
+func CheckMask(path string) error {
+	steps := strings.Split(path, "/")
+	switch {
+	case steps[0] != "" || len(steps) < 2 || slices.Contains(steps[1:], ""):
+		return fmt.Errorf("%q is no path: begin it with /, as in /spec/containers/*/env", path)
+	case slices.ContainsFunc(needed, func(n string) bool { return covers(steps, strings.Split(n, "/")) }):
+		return fmt.Errorf("%q would take away what clients need of every object", path)
+	}
+	return nil
+}
+
+// Covers reports whether the mask takes out the field at a pointer, or something
+// of it.
+func (m Mask) Covers(pointer string) bool {
+	field := strings.Split(pointer, "/")
+	return slices.ContainsFunc(m, func(path string) bool {
+		steps := strings.Split(path, "/")
+		return covers(steps, field) || covers(field, steps)
+	})
+}
+
+// covers reports whether what steps lead to is, or holds, what field leads to.
+func covers(steps, field []string) bool {
+	if len(steps) > len(field) {
+		return false
+	}
+	for i, step := range steps {
+		if step != field[i] && step != "*" && field[i] != "*" {
+			return false
+		}
+	}
+	return true
+}
+
+// Apply returns an object without what the mask takes out, and without what would
+// tell of that. The object itself is left alone.
+func (m Mask) Apply(object []byte) ([]byte, error) {
+	if len(m) == 0 {
+		return object, nil
+	}
+	for _, path := range slices.Concat(m, traces) {
+		var err error
+		if object, err = strip(object, "", strings.Split(path, "/")[1:]); err != nil {
+			return nil, fmt.Errorf("mask %s: %w", path, err)
+		}
+	}
+	return object, nil
+}
+
+// strip takes out what steps lead to from where at is.
+func strip(object []byte, at string, steps []string) ([]byte, error) {
+	i := slices.Index(steps, "*")
+	if i < 0 {
+		pointer := at + "/" + strings.Join(steps, "/")
+		without, err := document.Remove(object, pointer)
+		if errors.Is(err, document.ErrNotThere) {
+			return object, nil
+		}
+		return without, err
+	}
+	if i > 0 {
+		at += "/" + strings.Join(steps[:i], "/")
+	}
+	// The last first: what is taken out moves those behind it.
+	for _, child := range slices.Backward(document.Children(object, at)) {
+		var err error
+		if object, err = strip(object, at, append([]string{child[len(at)+1:]}, steps[i+1:]...)); err != nil {
+			return nil, err
+		}
+	}
+	return object, nil
+}
