@@ -22,6 +22,7 @@ type place struct {
 // translation comes before what makes it, so that no answer seems to come from a
 // stranger.
 var programs = []place{
+	{"release", ebpf.AttachCgroupInetSockRelease, func(p *redirectPrograms) *ebpf.Program { return p.Release }},
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, func(p *redirectPrograms) *ebpf.Program { return p.Getpeername4 }},
 	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(p *redirectPrograms) *ebpf.Program { return p.Getpeername6 }},
 	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, func(p *redirectPrograms) *ebpf.Program { return p.Recvmsg4 }},

@@ -46,23 +46,41 @@ struct {
 	__type(value, __u32);
 } dead SEC(".maps");
 
-static __always_inline void end(struct bpf_iter_meta *meta, struct sock_common *sk)
+/* recall finds what became of a socket, as redirect.c remembers it. */
+static __always_inline int recall(struct sock_common *sk, int tcp, struct ended *e)
 {
 	struct translation *t;
-	struct ended e;
+	struct peer *p;
+	__u64 cookie;
 
-	if (!sk)
-		return;
+	if (tcp) {
+		cookie = bpf_get_socket_cookie(sk);
+		p = place_of(cookie);
+		if (p && p->cookie == cookie) {
+			e->front = p->front;
+			e->back = p->back;
+			return 1;
+		}
+	}
 	t = bpf_sk_storage_get(&translations, sk, 0, 0);
 	if (!t || !(t->flags & TRANSLATED))
+		return 0;
+	e->front = t->front;
+	e->back = t->back;
+	return 1;
+}
+
+static __always_inline void end(struct bpf_iter_meta *meta, struct sock_common *sk, int tcp)
+{
+	struct ended e;
+
+	if (!sk || !recall(sk, tcp, &e))
 		return;
 	/* A socket that was disconnected, or connected elsewhere behind our back,
 	 * keeps what it has been told.
 	 */
-	if (sk->skc_dport != t->back.port)
+	if (sk->skc_dport != e.back.port)
 		return;
-	e.front = t->front;
-	e.back = t->back;
 	if (!bpf_map_lookup_elem(&dead, &e.back))
 		return;
 	/* Without room to tell, the kernel comes here again with the same socket. */
@@ -74,14 +92,14 @@ static __always_inline void end(struct bpf_iter_meta *meta, struct sock_common *
 SEC("iter/tcp")
 int end_tcp(struct bpf_iter__tcp *ctx)
 {
-	end(ctx->meta, ctx->sk);
+	end(ctx->meta, ctx->sk, 1);
 	return 0;
 }
 
 SEC("iter/udp")
 int end_udp(struct bpf_iter__udp *ctx)
 {
-	end(ctx->meta, ctx->sk);
+	end(ctx->meta, ctx->sk, 0);
 	return 0;
 }
 

@@ -36,7 +36,7 @@ func (r *Redirector) NewEnder() (*Ender, error) {
 	delete(spec.Maps, ".bss")
 	e := &Ender{}
 	err = spec.LoadAndAssign(&e.objects, &ebpf.CollectionOptions{
-		MapReplacements: map[string]*ebpf.Map{"translations": r.objects.Translations},
+		MapReplacements: map[string]*ebpf.Map{"peers": r.objects.Peers, "translations": r.objects.Translations},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load programs that end sockets (Linux 6.5, with CONFIG_DEBUG_INFO_BTF): %w", explain(err))

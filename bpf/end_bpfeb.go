@@ -26,6 +26,13 @@ type endEnded struct {
 	Back  endAddress
 }
 
+type endPeer struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Front  endAddress
+	Back   endAddress
+}
+
 type endTranslation struct {
 	_           structs.HostLayout
 	Front       endAddress
@@ -41,6 +48,7 @@ type endTranslation struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	endMapDead         = "dead"
+	endMapPeers        = "peers"
 	endMapTranslations = "translations"
 	endProgEndTcp      = "end_tcp"
 	endProgEndUdp      = "end_udp"
@@ -98,6 +106,7 @@ type endProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type endMapSpecs struct {
 	Dead         *ebpf.MapSpec `ebpf:"dead"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Translations *ebpf.MapSpec `ebpf:"translations"`
 }
 
@@ -129,12 +138,14 @@ func (o *endObjects) Close() error {
 // It can be passed to loadEndObjects or ebpf.CollectionSpec.LoadAndAssign.
 type endMaps struct {
 	Dead         *ebpf.Map `ebpf:"dead"`
+	Peers        *ebpf.Map `ebpf:"peers"`
 	Translations *ebpf.Map `ebpf:"translations"`
 }
 
 func (m *endMaps) Close() error {
 	return _EndClose(
 		m.Dead,
+		m.Peers,
 		m.Translations,
 	)
 }

@@ -71,13 +71,13 @@ static long (*bpf_get_current_comm)(void *buf, __u32 size) = (void *)16;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
-static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static long (*bpf_seq_write)(void *seq, const void *data, __u32 size) = (void *)127;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
+static struct mptcp_sock *(*bpf_skc_to_mptcp_sock)(void *sk) = (void *)196;
 static int (*bpf_set_retval)(int retval) = (void *)187;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

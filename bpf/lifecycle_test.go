@@ -56,7 +56,7 @@ func TestAnEmptyTableChangesNothing(t *testing.T) {
 	n := newNetns(t)
 	r := steer(t, Table{})
 	n.mustMiss(t, "tcp", vip)
-	if got := mustInspect(t, r); len(got.Attached) != 8 || len(got.Rows) != 0 {
+	if got := mustInspect(t, r); len(got.Attached) != 9 || len(got.Rows) != 0 {
 		t.Errorf("the report is %+v", got)
 	}
 }
@@ -241,13 +241,13 @@ func TestAFailedFirstAttachLeavesNothingAttached(t *testing.T) {
 	if err := os.Remove(last); err != nil {
 		t.Fatal(err)
 	}
-	if got := attachedPrograms(t, o.Pins); got != [8]ebpf.ProgramID{} {
+	if got := attachedPrograms(t, o.Pins); got != [9]ebpf.ProgramID{} {
 		t.Errorf("programs are %v, want none", got)
 	}
 	n.mustMiss(t, "tcp", vip)
 }
 
-func attachedPrograms(tb testing.TB, pins string) (ids [8]ebpf.ProgramID) {
+func attachedPrograms(tb testing.TB, pins string) (ids [9]ebpf.ProgramID) {
 	tb.Helper()
 	for i, p := range programs {
 		l, err := link.LoadPinnedLink(linkPath(pins, p.name), nil)

@@ -13,7 +13,7 @@ import (
 
 // ofSockets are the maps that belong to sockets rather than to a table: they
 // are kept when the table is made anew with another size.
-var ofSockets = map[string]bool{"affinity": true, "flows": true, "translations": true}
+var ofSockets = map[string]bool{"affinity": true, "flows": true, "peers": true, "translations": true}
 
 // tables is named for what the maps in it look like, so that a process that
 // wants them otherwise makes others, fills them, and only then exchanges the

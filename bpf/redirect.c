@@ -33,6 +33,7 @@ struct layer {
 	__u32 owner;    /* affinity is kept per owner */
 	__u32 clients;  /* class that it is for; 0: everybody */
 	__u32 except;   /* class that it is not for; 0: nobody */
+	struct address only; /* the backend, where count is 1: nobody needs to look for it */
 };
 
 /* Elements are recycled under readers: tag, a function of the key, is first and
@@ -209,6 +210,9 @@ struct {
 	__uint(max_entries, 262144);
 } events SEC(".maps");
 
+/* Whether the kernel has Multipath TCP, and a way from a path to the whole. */
+const volatile __u32 multipath;
+
 /* Names a type for Go that no map names. */
 const struct event *event_type __attribute__((unused));
 
@@ -327,11 +331,11 @@ static __always_inline int running(const struct layer *l)
 	return until && *until > bpf_ktime_get_coarse_ns();
 }
 
-/* decide picks the layer that answers for a destination: 0 if none does, and
- * REFUSED, without one, if a policy wants it so.
+/* decide says which layer answers for a destination: PASSED if none does, and
+ * REFUSED if a policy wants it so.
  */
-static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct frontend *f,
-					   struct counters *n, struct layer *chosen)
+static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const struct frontend *f,
+					   struct counters *n)
 {
 	__u32 zero = 0;
 	const struct settings *s = bpf_map_lookup_elem(&settings, &zero);
@@ -342,7 +346,6 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct fro
 		if (!concerned(ctx, &f->policy, s)) {
 			__sync_fetch_and_add(&n->exempt, 1);
 		} else if (running(&f->policy)) {
-			*chosen = f->policy;
 			return POLICY;
 		} else {
 			__sync_fetch_and_add(&n->lapsed, 1);
@@ -352,7 +355,6 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct fro
 	}
 	if (!(f->service.flags & PRESENT) || !here(ctx, &f->service, s))
 		return PASSED;
-	*chosen = f->service;
 	return SERVICE;
 }
 
@@ -451,19 +453,24 @@ static __always_inline int whole(const struct frontend *f, const struct address 
 /* An unconnected socket talks to whom it likes: keep the last destination at
  * the socket, and move the one before out of the way.
  */
-static __always_inline struct backend *resume(const struct translation *t, const struct address *front,
+static __always_inline struct backend *resume(struct bpf_sock_addr *ctx, const struct address *front,
 					      const struct layer *l)
 {
-	if (!(t->flags & STICKY) || !equal(&t->sticky_front, front))
+	const struct translation *t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
+
+	if (!t || !(t->flags & STICKY) || !equal(&t->sticky_front, front))
 		return 0;
 	return remembered(l->set, t->sticky_id);
 }
 
-static __always_inline void stick(struct bpf_sock_addr *ctx, struct translation *t,
-				  const struct address *front, const struct backend *b)
+static __always_inline void stick(struct bpf_sock_addr *ctx, const struct address *front,
+				  const struct backend *b)
 {
+	struct translation *t = bpf_sk_storage_get(&translations, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	struct flow key = {};
 
+	if (!t)
+		return;
 	if ((t->flags & STICKY) && !equal(&t->sticky_back, &b->address)) {
 		key.cookie = bpf_get_socket_cookie(ctx);
 		key.back = t->sticky_back;
@@ -486,56 +493,155 @@ static __always_inline int refuse(struct bpf_sock_addr *ctx, const struct addres
 	return REFUSE;
 }
 
+/* The socket that a program has opened, where the one that connects is but a path of
+ * it.
+ */
+static __always_inline struct mptcp_sock *whole_of(struct bpf_sock_addr *ctx, const struct address *front)
+{
+	if (!multipath || front->protocol != IPPROTO_TCP)
+		return 0;
+	return bpf_skc_to_mptcp_sock(ctx->sk);
+}
+
+/* forget leaves nothing at a socket that connects to what is not translated. A path
+ * that has nothing is one more path of its whole, which is where it was.
+ */
+static __always_inline void forget(struct bpf_sock_addr *ctx, const struct address *front)
+{
+	struct translation *t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
+	struct mptcp_sock *all;
+	struct peer *p;
+	__u64 cookie;
+
+	if (t) {
+		t->flags = 0;
+		all = whole_of(ctx, front);
+		if (all && (t = bpf_sk_storage_get(&translations, all, 0, 0)))
+			t->flags = 0;
+	}
+	if (front->protocol != IPPROTO_TCP)
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	p = place_of(cookie);
+	if (p && p->cookie == cookie)
+		p->cookie = 0;
+}
+
+/* Nobody but the socket itself, which is locked, looks at a place that is its own. */
+static __always_inline int take_place(struct bpf_sock_addr *ctx, const struct address *front,
+				      const struct address *back)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct peer *p = place_of(cookie);
+
+	if (!p)
+		return 0;
+	if (p->cookie != cookie && __sync_val_compare_and_swap(&p->cookie, 0, cookie))
+		return 0;
+	p->front = *front;
+	p->back = *back;
+	return 1;
+}
+
+static __always_inline void fill(struct translation *t, const struct address *front,
+				 const struct address *back)
+{
+	if (!t)
+		return;
+	t->front = *front;
+	t->back = *back;
+	t->flags |= TRANSLATED;
+}
+
+/* remember keeps who a socket is connected to. A path is closed without a word, so
+ * it has no place; it is the whole that is asked for its peer.
+ */
+static __always_inline void remember(struct bpf_sock_addr *ctx, const struct address *front,
+				     const struct address *back)
+{
+	struct mptcp_sock *all = whole_of(ctx, front);
+
+	if (all)
+		fill(bpf_sk_storage_get(&translations, all, 0, BPF_SK_STORAGE_GET_F_CREATE), front, back);
+	else if (front->protocol == IPPROTO_TCP && take_place(ctx, front, back))
+		return;
+	fill(bpf_sk_storage_get(&translations, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE), front, back);
+}
+
+/* connect_to and send_to fill back, and return 0 if the backends are no longer
+ * there.
+ */
+static __always_inline int connect_to(struct bpf_sock_addr *ctx, const struct address *front,
+				      const struct layer *l, struct address *back)
+{
+	struct backend *b;
+
+	if (l->count == 1 && !l->affinity) {
+		*back = l->only;
+	} else {
+		b = pick(ctx, front, l);
+		if (!b)
+			return 0;
+		*back = b->address;
+	}
+	remember(ctx, front, back);
+	return 1;
+}
+
+static __always_inline int send_to(struct bpf_sock_addr *ctx, const struct address *front,
+				   const struct layer *l, struct address *back)
+{
+	struct backend *b = resume(ctx, front, l);
+
+	if (!b)
+		b = pick(ctx, front, l);
+	if (!b)
+		return 0;
+	*back = b->address;
+	stick(ctx, front, b);
+	return 1;
+}
+
+static __always_inline int is_peer(struct bpf_sock_addr *ctx, const struct address *to)
+{
+	struct translation *t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
+
+	return t && (t->flags & TRANSLATED) && equal(&t->back, to);
+}
+
 /* go translates a destination. It returns PROCEED, with back filled if the
  * destination is to be replaced, or REFUSE.
  */
-static __always_inline int go(struct bpf_sock_addr *ctx, struct frontend *f,
+static __always_inline int go(struct bpf_sock_addr *ctx, const struct frontend *f,
 			      const struct address *front, struct address *back, int connect)
 {
-	struct layer l = {};
+	const struct layer *l;
 	struct counters *n;
-	struct backend *b = 0;
-	struct translation *t = 0;
 	enum verdict v;
 
 	n = bpf_map_lookup_elem(&counts, &f->id);
 	if (!n)
 		return PROCEED;
-	if (!connect) {
-		t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
-		/* A connected dual-stack socket passes here with each datagram, to the
-		 * peer that was chosen when it connected.
-		 */
-		if (t && (t->flags & TRANSLATED) && equal(&t->back, front))
-			return PROCEED;
-	}
-	v = decide(ctx, f, n, &l);
+	/* A connected dual-stack socket passes here with each datagram, to the peer that
+	 * was chosen when it connected.
+	 */
+	if (!connect && is_peer(ctx, front))
+		return PROCEED;
+	v = decide(ctx, f, n);
 	if (v == REFUSED)
 		return refuse(ctx, front, f, n);
 	if (v == PASSED) {
 		__sync_fetch_and_add(&n->passed, 1);
 		if (connect)
-			bpf_sk_storage_delete(&translations, ctx->sk);
+			forget(ctx, front);
 		report(ctx, front, front, f->id, PASSED);
 		return PROCEED;
 	}
-	if (!l.count)
+	l = v == POLICY ? &f->policy : &f->service;
+	if (!l->count)
 		return refuse(ctx, front, f, n);
-	if (t)
-		b = resume(t, front, &l);
-	if (!b)
-		b = pick(ctx, front, &l);
-	if (!b)
+	if (!(connect ? connect_to(ctx, front, l, back) : send_to(ctx, front, l, back)))
 		return -1;
-	*back = b->address;
-	t = bpf_sk_storage_get(&translations, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (t && connect) {
-		t->front = *front;
-		t->back = *back;
-		t->flags |= TRANSLATED;
-	} else if (t) {
-		stick(ctx, t, front, b);
-	}
 	__sync_fetch_and_add(v == POLICY ? &n->policy : &n->service, 1);
 	report(ctx, front, back, f->id, v);
 	return PROCEED;
@@ -557,7 +663,7 @@ static __noinline int translate(struct bpf_sock_addr *ctx, struct address *front
 
 		if (!row) {
 			if (connect)
-				bpf_sk_storage_delete(&translations, ctx->sk);
+				forget(ctx, front);
 			return PROCEED;
 		}
 		f = *row;
@@ -628,11 +734,31 @@ static __noinline int source(struct bpf_sock_addr *ctx, struct address *a)
 	return 1;
 }
 
+/* peer_at is peer for a socket that has a place: it has nothing else. */
+static __always_inline int peer_at(const struct peer *p, struct address *a)
+{
+	if (!equal(&p->back, a))
+		return 0;
+	*a = p->front;
+	return 1;
+}
+
 static __noinline int peer(struct bpf_sock_addr *ctx, struct address *a)
 {
-	struct translation *t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
+	struct translation *t;
+	struct peer *p;
+	__u64 cookie;
 
-	if (!t || !a || !(t->flags & TRANSLATED) || !equal(&t->back, a))
+	if (!a)
+		return 0;
+	if (a->protocol == IPPROTO_TCP) {
+		cookie = bpf_get_socket_cookie(ctx);
+		p = place_of(cookie);
+		if (p && p->cookie == cookie)
+			return peer_at(p, a);
+	}
+	t = bpf_sk_storage_get(&translations, ctx->sk, 0, 0);
+	if (!t || !(t->flags & TRANSLATED) || !equal(&t->back, a))
 		return 0;
 	*a = t->front;
 	return 1;
@@ -703,6 +829,22 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	read6(ctx, &a);
 	if (peer(ctx, &a))
 		write6(ctx, &a);
+	return PROCEED;
+}
+
+/* A socket's place is free when the socket is. */
+SEC("cgroup/sock_release")
+int release(struct bpf_sock *ctx)
+{
+	struct peer *p;
+	__u64 cookie;
+
+	if (ctx->type != SOCK_STREAM)
+		return PROCEED;
+	cookie = bpf_get_socket_cookie(ctx);
+	p = place_of(cookie);
+	if (p && p->cookie == cookie)
+		p->cookie = 0;
 	return PROCEED;
 }
 

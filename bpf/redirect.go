@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -16,8 +17,8 @@ import (
 // another clang and llvm-strip. What is generated is committed, so that building
 // needs neither; the sums say of which source.
 //
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type layer -type event -type layer_flag -type verdict redirect redirect.c -- -O2 -g -Wall -Werror
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type ended end end.c -- -O2 -g -Wall -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type layer -type event -type layer_flag -type verdict redirect redirect.c -- -O2 -g -mcpu=v3 -Wall -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -type ended end end.c -- -O2 -g -mcpu=v3 -Wall -Werror
 //go:generate sh -c "sha256sum end.c kernel.h redirect.c socket.h > redirect.sha256"
 
 var (
@@ -47,7 +48,7 @@ const DefaultPins = "/sys/fs/bpf/portico"
 
 // schema is raised whenever a map's layout changes or a map comes to mean
 // something else. Processes of different schemas do not share maps.
-const schema = 1
+const schema = 2
 
 // Options says where to steer, and how much. The zero value works on a node.
 type Options struct {
@@ -131,6 +132,11 @@ func (r *Redirector) open() error {
 	}
 	// Global variables only name types to the generator.
 	delete(spec.Maps, ".bss")
+	if hasMultipath() {
+		if err := spec.Variables["multipath"].Set(uint32(1)); err != nil {
+			return fmt.Errorf("tell programs of Multipath TCP: %w", err)
+		}
+	}
 	spec.Maps["frontends"].MaxEntries = r.options.MaxFrontends
 	spec.Maps["counts"].MaxEntries = r.options.MaxFrontends
 	spec.Maps["owners"].MaxEntries = r.options.MaxFrontends * 2 // a policy's and a Service's
@@ -157,6 +163,9 @@ func (r *Redirector) open() error {
 func (r *Redirector) openMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	maps := map[string]*ebpf.Map{}
 	for name, m := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			continue // constants are the programs' own
+		}
 		dir := r.tables()
 		if ofSockets[name] {
 			dir = r.sockets()

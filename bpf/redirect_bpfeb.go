@@ -98,6 +98,7 @@ type redirectLayer struct {
 	Owner    uint32
 	Clients  uint32
 	Except   uint32
+	Only     redirectAddress
 }
 
 type redirectLayerFlag uint32
@@ -119,6 +120,13 @@ type redirectMember struct {
 type redirectName struct {
 	_    structs.HostLayout
 	Text [128]uint8
+}
+
+type redirectPeer struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Front  redirectAddress
+	Back   redirectAddress
 }
 
 type redirectSettings struct {
@@ -169,6 +177,7 @@ const (
 	redirectMapLease         = "lease"
 	redirectMapMembers       = "members"
 	redirectMapOwners        = "owners"
+	redirectMapPeers         = "peers"
 	redirectMapSettings      = "settings"
 	redirectMapTranslations  = "translations"
 	redirectProgConnect4     = "connect4"
@@ -177,9 +186,11 @@ const (
 	redirectProgGetpeername6 = "getpeername6"
 	redirectProgRecvmsg4     = "recvmsg4"
 	redirectProgRecvmsg6     = "recvmsg6"
+	redirectProgRelease      = "release"
 	redirectProgSendmsg4     = "sendmsg4"
 	redirectProgSendmsg6     = "sendmsg6"
 	redirectVarEventType     = "event_type"
+	redirectVarMultipath     = "multipath"
 )
 
 // loadRedirect returns the embedded CollectionSpec for redirect.
@@ -230,6 +241,7 @@ type redirectProgramSpecs struct {
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
 	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Release      *ebpf.ProgramSpec `ebpf:"release"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 }
@@ -248,6 +260,7 @@ type redirectMapSpecs struct {
 	Lease        *ebpf.MapSpec `ebpf:"lease"`
 	Members      *ebpf.MapSpec `ebpf:"members"`
 	Owners       *ebpf.MapSpec `ebpf:"owners"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Translations *ebpf.MapSpec `ebpf:"translations"`
 }
@@ -257,6 +270,7 @@ type redirectMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type redirectVariableSpecs struct {
 	EventType *ebpf.VariableSpec `ebpf:"event_type"`
+	Multipath *ebpf.VariableSpec `ebpf:"multipath"`
 }
 
 // redirectObjects contains all objects after they have been loaded into the kernel.
@@ -289,6 +303,7 @@ type redirectMaps struct {
 	Lease        *ebpf.Map `ebpf:"lease"`
 	Members      *ebpf.Map `ebpf:"members"`
 	Owners       *ebpf.Map `ebpf:"owners"`
+	Peers        *ebpf.Map `ebpf:"peers"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Translations *ebpf.Map `ebpf:"translations"`
 }
@@ -305,6 +320,7 @@ func (m *redirectMaps) Close() error {
 		m.Lease,
 		m.Members,
 		m.Owners,
+		m.Peers,
 		m.Settings,
 		m.Translations,
 	)
@@ -315,6 +331,7 @@ func (m *redirectMaps) Close() error {
 // It can be passed to loadRedirectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type redirectVariables struct {
 	EventType *ebpf.Variable `ebpf:"event_type"`
+	Multipath *ebpf.Variable `ebpf:"multipath"`
 }
 
 // redirectPrograms contains all programs after they have been loaded into the kernel.
@@ -327,6 +344,7 @@ type redirectPrograms struct {
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
 	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
+	Release      *ebpf.Program `ebpf:"release"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
 }
@@ -339,6 +357,7 @@ func (p *redirectPrograms) Close() error {
 		p.Getpeername6,
 		p.Recvmsg4,
 		p.Recvmsg6,
+		p.Release,
 		p.Sendmsg4,
 		p.Sendmsg6,
 	)

@@ -30,3 +30,30 @@ struct {
 	__type(key, int);
 	__type(value, struct translation);
 } translations SEC(".maps");
+
+/* To make room at a socket costs several times what deciding where it goes does,
+ * so a TCP socket's translation is kept here, as long as its place is free: the
+ * place is the cookie's, until the socket is closed. What finds it taken is kept
+ * at the socket.
+ */
+enum { PEERS = 65536 };
+
+struct peer {
+	__u64 cookie; /* 0: free */
+	struct address front;
+	struct address back;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PEERS);
+	__type(key, __u32);
+	__type(value, struct peer);
+} peers SEC(".maps");
+
+static __always_inline struct peer *place_of(__u64 cookie)
+{
+	__u32 index = cookie % PEERS;
+
+	return bpf_map_lookup_elem(&peers, &index);
+}

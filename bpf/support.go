@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -33,7 +34,6 @@ var needs = []need{
 	mapType(ebpf.LRUHash),
 	mapType(ebpf.RingBuf),
 	helper(asm.FnSkStorageGet),
-	helper(asm.FnSkStorageDelete),
 	helper(asm.FnGetSocketCookie),
 	helper(asm.FnGetNetnsCookie),
 	helper(asm.FnGetCurrentCgroupId),
@@ -60,6 +60,17 @@ func supported(needs []need) error {
 		}
 	}
 	return nil
+}
+
+// hasMultipath says whether there is Multipath TCP, and whether programs can find
+// the socket that a path of it belongs to (Linux 5.19, with BTF).
+func hasMultipath() bool {
+	for _, path := range []string{"/proc/sys/net/mptcp", "/sys/kernel/btf/vmlinux"} {
+		if _, err := os.Stat(path); err != nil {
+			return false
+		}
+	}
+	return helper(asm.FnSkcToMptcpSock).probe() == nil
 }
 
 // explain makes an error of the kernel one line, and lets it be told by

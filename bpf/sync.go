@@ -145,6 +145,9 @@ func (s *syncer) layer(f Frontend, l *Layer, before redirectLayer) (redirectLaye
 	if len(l.Backends) > 0 {
 		out.Set = s.set(f, l, before.Set).id
 	}
+	if len(l.Backends) == 1 {
+		out.Only = addressOf(l.Backends[0], f.Protocol)
+	}
 	var err error
 	if out.Clients, err = s.class(l.Clients); err != nil {
 		return out, err

@@ -78,8 +78,8 @@ func TestDualStackSocketsFindIPv4Frontends(t *testing.T) {
 	}
 }
 
-// The kernel shows the programs the subflow when it connects, and the socket
-// above it when it asks for its peer, which is therefore the backend.
+// The kernel shows the programs the path that connects, and the socket above it
+// when that asks for its peer.
 func TestMultipathTCP(t *testing.T) {
 	n := newNetns(t)
 	b := n.listen(t, "127.0.0.5:0", "tcp")
@@ -94,8 +94,8 @@ func TestMultipathTCP(t *testing.T) {
 	if got := s.read(t); got != "tcp" {
 		t.Errorf("%s answered", got)
 	}
-	if got := s.peer(t); got != b {
-		t.Errorf("the peer seems to be %s, want %s", got, b)
+	if got := s.peer(t); got != netip.MustParseAddrPort(vip) {
+		t.Errorf("the peer seems to be %s, want %s", got, vip)
 	}
 }
 
