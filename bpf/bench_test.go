@@ -40,30 +40,27 @@ func numbered(four, six string, isSix bool, i int) netip.Addr {
 }
 
 // BenchmarkConnect measures one TCP connect: with no programs at all, to what is
-// not in the table, and to what is. They take turns, so that what the machine does
-// meanwhile is the same for all.
+// not in the table, and to what is; and the same with as many rules of packet
+// filters. They take turns, so that what the machine does meanwhile is the same
+// for all.
 func BenchmarkConnect(b *testing.B) {
-	for _, family := range []string{"IPv4", "IPv6"} {
-		six := family == "IPv6"
-		ip, vip := "127.0.0.5:0", "10.96.0.1:443"
-		if six {
-			ip, vip = "[::1]:0", "[fd00::1]:443"
-		}
+	for _, f := range []family{ipv4, ipv6} {
 		n := newNetns(b)
-		l := n.listen(b, ip, "")
+		q := n.queue(b, f.listen)
+		to := netip.AddrPortFrom(f.vip, 443)
 		for _, size := range []int{1, 10000, 30000} {
-			t := sized(size, 1, six)
-			t[front(vip, TCP)] = Entry{
-				Policy:  &Layer{Backends: []netip.AddrPort{l}, Leased: true},
-				Service: &Layer{Backends: []netip.AddrPort{l}},
+			t := sized(size, 1, f.vip.Is6())
+			t[Frontend{to, TCP}] = Entry{
+				Policy:  &Layer{Backends: []netip.AddrPort{q.addr}, Leased: true},
+				Service: &Layer{Backends: []netip.AddrPort{q.addr}},
 			}
 			r := steer(b, t)
 			mustRenew(b, r, time.Hour)
-			b.Run(fmt.Sprintf("%s/%d", family, size), func(b *testing.B) {
-				n.compare(b, []turn{
-					{"none", filepath.Dir(lab), l}, {"miss", lab, l}, {"hit", lab, netip.MustParseAddrPort(vip)},
-				})
-			})
+			turns := []turn{
+				{"none", filepath.Dir(lab), n, q.fd, q.addr}, {"miss", lab, n, q.fd, q.addr}, {"hit", lab, n, q.fd, to},
+			}
+			turns = append(turns, f.rules(b, size)...)
+			b.Run(fmt.Sprintf("%s/%d", f.name, size), func(b *testing.B) { compare(b, turns) })
 			mustClose(b, r)
 			if err := Uninstall(r.options.Pins); err != nil {
 				b.Fatal(err)
@@ -72,14 +69,17 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
-// A turn is a destination that is connected to by a process in a cgroup.
+// A turn is a destination that is connected to by a process in a cgroup and a
+// network namespace, and who listens there.
 type turn struct {
 	name, cgroup string
+	in           *netns
+	listener     int
 	to           netip.AddrPort
 }
 
 // compare lets each turn make a few connects again and again.
-func (n *netns) compare(b *testing.B, turns []turn) {
+func compare(b *testing.B, turns []turn) {
 	b.Helper()
 	took := make([][]time.Duration, len(turns))
 	defer func() {
@@ -92,9 +92,9 @@ func (n *netns) compare(b *testing.B, turns []turn) {
 			if err := joinCgroup(t.cgroup); err != nil {
 				b.Fatal(err)
 			}
-			n.do(func() {
+			t.in.do(func() {
 				for range 100 {
-					d, err := timeConnect(t.to)
+					d, err := timeConnect(t.to, t.listener)
 					if err != nil {
 						b.Error(err)
 						return
@@ -112,7 +112,49 @@ func (n *netns) compare(b *testing.B, turns []turn) {
 	}
 }
 
-func timeConnect(to netip.AddrPort) (time.Duration, error) {
+// A queue is a listener that nobody waits at: to wake somebody up on another
+// processor takes as long as a connect, if it has to be done.
+type queue struct {
+	fd   int
+	addr netip.AddrPort
+}
+
+func (n *netns) queue(tb testing.TB, addr string) queue {
+	tb.Helper()
+	var q queue
+	var err error
+	n.do(func() { q, err = newQueue(netip.MustParseAddrPort(addr)) })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Close(q.fd) })
+	return q
+}
+
+func newQueue(at netip.AddrPort) (queue, error) {
+	family, sa := sockaddrOf(at)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return queue{}, err
+	}
+	err = unix.Bind(fd, sa)
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err == nil {
+		sa, err = unix.Getsockname(fd)
+	}
+	switch bound := sa.(type) {
+	case *unix.SockaddrInet4:
+		return queue{fd, netip.AddrPortFrom(at.Addr(), uint16(bound.Port))}, err
+	case *unix.SockaddrInet6:
+		return queue{fd, netip.AddrPortFrom(at.Addr(), uint16(bound.Port))}, err
+	}
+	return queue{fd, at}, err
+}
+
+// timeConnect makes a connection and takes it from the listener, too.
+func timeConnect(to netip.AddrPort, listener int) (time.Duration, error) {
 	family, sa := sockaddrOf(to)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -125,7 +167,15 @@ func timeConnect(to netip.AddrPort) (time.Duration, error) {
 	}
 	began := time.Now()
 	err = unix.Connect(fd, sa)
-	return time.Since(began), err
+	took := time.Since(began)
+	if err != nil {
+		return 0, err
+	}
+	accepted, _, err := unix.Accept(listener)
+	if err != nil {
+		return 0, err
+	}
+	return took, unix.Close(accepted)
 }
 
 func sockaddrOf(to netip.AddrPort) (int, unix.Sockaddr) {
