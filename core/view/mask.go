@@ -63,7 +63,11 @@ func (m Mask) Apply(object []byte) ([]byte, error) {
 	if len(m) == 0 {
 		return object, nil
 	}
-	for _, path := range slices.Concat(m, traces) {
+	return slices.Concat(m, traces).takeOut(object)
+}
+
+func (m Mask) takeOut(object []byte) ([]byte, error) {
+	for _, path := range m {
 		var err error
 		if object, err = strip(object, "", strings.Split(path, "/")[1:]); err != nil {
 			return nil, fmt.Errorf("mask %s: %w", path, err)
@@ -72,24 +76,38 @@ func (m Mask) Apply(object []byte) ([]byte, error) {
 	return object, nil
 }
 
-// strip takes out what steps lead to from where at is.
+// MetadataOnly returns an object without all but its metadata, which no longer
+// tells of the rest.
+func MetadataOnly(object []byte) ([]byte, error) {
+	for _, member := range slices.Backward(document.Children(object, "")) {
+		if member == "/kind" || member == "/apiVersion" || member == "/metadata" {
+			continue
+		}
+		var err error
+		if object, err = document.Remove(object, member); err != nil {
+			return nil, fmt.Errorf("take out %s: %w", member, err)
+		}
+	}
+	return traces.takeOut(object)
+}
+
+// strip takes out what steps lead to from where at is. Members may be called *
+// themselves: no step is looked at twice.
 func strip(object []byte, at string, steps []string) ([]byte, error) {
-	i := slices.Index(steps, "*")
-	if i < 0 {
-		pointer := at + "/" + strings.Join(steps, "/")
-		without, err := document.Remove(object, pointer)
+	if len(steps) == 0 {
+		without, err := document.Remove(object, at)
 		if errors.Is(err, document.ErrNotThere) {
 			return object, nil
 		}
 		return without, err
 	}
-	if i > 0 {
-		at += "/" + strings.Join(steps[:i], "/")
+	if steps[0] != "*" {
+		return strip(object, at+"/"+steps[0], steps[1:])
 	}
 	// The last first: what is taken out moves those behind it.
 	for _, child := range slices.Backward(document.Children(object, at)) {
 		var err error
-		if object, err = strip(object, at, append([]string{child[len(at)+1:]}, steps[i+1:]...)); err != nil {
+		if object, err = strip(object, child, steps[1:]); err != nil {
 			return nil, err
 		}
 	}

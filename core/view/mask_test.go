@@ -55,3 +55,17 @@ func TestMasksKnowWhatTheyCover(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyMetadataIsLeft(t *testing.T) {
+	got, err := view.MetadataOnly([]byte(`{"kind":"Secret","data":{"*":"x","a/b":"x"},"*":1,"metadata":{"name":"n","managedFields":[{"f:data":1}]},"type":"Opaque"}`))
+	if want := `{"kind":"Secret","metadata":{"name":"n"}}`; err != nil || string(got) != want {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestMembersMayBeCalledStar(t *testing.T) {
+	got, err := view.Mask{"/spec/*/*", "/*/x"}.Apply([]byte(`{"*":{"*":1,"x":2},"spec":{"*":{"*":{"*":1},"b":2}}}`))
+	if want := `{"*":{"*":1},"spec":{"*":{}}}`; err != nil || string(got) != want {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
