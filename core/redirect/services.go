@@ -141,7 +141,7 @@ func (d *Decider) layersOf(name types.NamespacedName) map[Target]*Layer {
 		return nil
 	}
 	node, zone := d.place()
-	byPort := endpointsOf(d.slices[name], node)
+	byPort := endpointsOf(withoutHeadless(d.slices[name]), node)
 	if name == apiServer {
 		d.overrule(byPort)
 	}
@@ -161,6 +161,19 @@ func (d *Decider) layersOf(name types.NamespacedName) map[Target]*Layer {
 		all[f.target] = made[key]
 	}
 	return all
+}
+
+// withoutHeadless leaves out the EndpointSlices that are said to be of no cluster
+// address, whatever their Service has (kube-proxy does not watch them).
+func withoutHeadless(all []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
+	isHeadless := func(s *discoveryv1.EndpointSlice) bool {
+		_, is := s.Labels[corev1.IsHeadlessService]
+		return is
+	}
+	if !slices.ContainsFunc(all, isHeadless) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), isHeadless)
 }
 
 // place is this node and its zone, as endpoints know them.
