@@ -10,11 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 )
@@ -354,30 +354,6 @@ func allAttached(tb testing.TB, cgroup string) []string {
 	return found
 }
 
-func TestProgramsOfOthersAreNamed(t *testing.T) {
-	r := steer(t, Table{})
-	if got, err := r.Neighbours(); err != nil || len(got) != 0 {
-		t.Errorf("neighbours are %v, error %v; want none", got, err)
-	}
-	stranger, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "stranger", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, License: "Apache-2.0",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: lab, Attach: ebpf.AttachCGroupInet4Connect, Program: stranger})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	got, err := r.Neighbours()
-	if err != nil || len(got) != 1 || got[0] != "connect4: stranger" {
-		t.Errorf("neighbours are %v, error %v; want the stranger", got, err)
-	}
-}
-
 func TestAFullTableSaysSo(t *testing.T) {
 	b := netip.MustParseAddrPort("127.0.0.5:1")
 	r := mustOpen(t, Options{Pins: pinsIn(t), Cgroup: lab, MaxFrontends: 2, MaxBackends: 4})
@@ -439,4 +415,32 @@ func TestAChangeLeavesTheRestAsItIs(t *testing.T) {
 	change(t, Stats{Frontends: 1}, Table{front("10.96.0.3:443", TCP): service("new", b)})
 	n.mustAsk(t, "tcp", "10.96.0.3:443", "b")
 	n.mustAsk(t, "tcp", "10.96.0.2:443", "a")
+}
+
+// Another version may want other tables: it fills its own before its programs
+// take the place of those that are there, whose tables go then.
+func TestAnotherSchemaIsReplacedWithoutAGap(t *testing.T) {
+	n := newNetns(t)
+	table := Table{front(vip, TCP): both(n.listen(t, "127.0.0.5:0", "local"), n.listen(t, "127.0.0.6:0", "astray"))}
+	r := steer(t, table)
+	mustRenew(t, r, time.Hour)
+	n.traffic(vip, "local").during(t, 3, func() {
+		mustClose(t, r)
+		old := filepath.Join(r.options.Pins, "tables-0-1x1")
+		if err := errors.Join(os.Rename(r.tables(), old), os.Rename(r.sockets(), filepath.Join(r.options.Pins, "sockets-0"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Inspect(r.options.Pins); !errors.Is(err, ErrNotInstalled) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("inspecting what another version left: %v", err)
+		}
+		r = mustOpen(t, r.options)
+		mustSync(t, r, table)
+		mustRenew(t, r, time.Hour)
+		if err := r.Attach(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the tables of the other version are still there: %v", err)
+		}
+	})
 }
