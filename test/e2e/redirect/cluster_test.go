@@ -3,7 +3,9 @@
 package redirect_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -17,6 +19,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-proxy/portico/test/controlplane"
@@ -39,10 +42,13 @@ type cluster struct {
 	token      string
 }
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t *testing.T, flags ...string) *cluster {
 	t.Helper()
 	c := &cluster{lab: newLab(t)}
-	c.cp = controlplane.New(t, controlplane.Options{Users: []controlplane.User{{Name: "anna", Groups: []string{"system:masters"}, Token: "annas-token"}}})
+	c.cp = controlplane.New(t, controlplane.Options{
+		Users: []controlplane.User{{Name: "anna", Groups: []string{"system:masters"}, Token: "annas-token"}},
+		Flags: map[controlplane.Part][]string{controlplane.APIServer: flags},
+	})
 	c.client, c.token = kubernetes.NewForConfigOrDie(c.cp.Config()), "annas-token"
 	server, err := url.Parse(c.cp.URL())
 	if err != nil {
@@ -103,14 +109,15 @@ func (c *cluster) kubectl(t *testing.T, args ...string) string {
 // it; it returns the container's.
 func (c *cluster) pod(t *testing.T, namespace, name, ip string, labels map[string]string) string {
 	t.Helper()
-	pods := c.client.CoreV1().Pods(namespace)
-	pod, err := pods.Create(t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-		Spec: corev1.PodSpec{
-			NodeName: "n1", AutomountServiceAccountToken: new(false),
-			Containers: []corev1.Container{{Name: "main", Image: "example.org/web"}},
-		},
-	}, metav1.CreateOptions{})
+	return c.run(t, ip, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}})
+}
+
+func (c *cluster) run(t *testing.T, ip string, pod *corev1.Pod) string {
+	t.Helper()
+	pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "n1", new(false)
+	pod.Spec.Containers = []corev1.Container{{Name: "main", Image: "example.org/web"}}
+	pods := c.client.CoreV1().Pods(pod.Namespace)
+	pod, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,9 +246,13 @@ func TestTheCircle(t *testing.T) {
 	})
 }
 
-// examples/redirect as it stands, and with no more rights than it gives.
+// examples/redirect as it stands, with no more rights than it gives, and with what it
+// asks the API server for.
 func TestTheExample(t *testing.T) {
-	c := newCluster(t)
+	dir := t.TempDir()
+	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "log")
+	writePolicy(t, dir, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata, omitStages: [RequestReceived]}]\n")
+	c := newCluster(t, "--audit-policy-file="+policy, "--audit-log-path="+log)
 	c.kubectl(t, "apply", "-f", "../../../examples/redirect/agent.yaml", "-f", "../../../examples/redirect/policy.yaml")
 	c.serviceAccount(t, "portico")
 	who, err := c.cp.ServiceAccountToken(t.Context(), "portico", "portico-redirect", time.Hour)
@@ -255,6 +266,40 @@ func TestTheExample(t *testing.T) {
 	client := c.play(t, c.mkCgroup(t, "client"), "ask", "10.96.0.1:443")
 	client.until(t, "proxy")
 	c.kubectl(t, "wait", "lr/kubernetes-next-door", "--for=jsonpath={.status.activeBackends}=1", "--timeout=60s")
+	checkAsked(t, log)
+}
+
+// checkAsked reads the API server's audit log: an agent is one of thousands, and may
+// not want to know all pods and nodes.
+func checkAsked(t *testing.T, log string) {
+	t.Helper()
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded := map[string]string{"pods": "spec.nodeName=n1", "nodes": "metadata.name=n1"}
+	seen := map[string]int{}
+	whole := text[:bytes.LastIndexByte(text, '\n')+1] // it is still being written
+	for line := range bytes.Lines(whole) {
+		var e auditv1.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.User.Username != "system:serviceaccount:portico:portico-redirect" || e.ObjectRef == nil || e.ObjectRef.Subresource != "" {
+			continue
+		}
+		by, isBounded := bounded[e.ObjectRef.Resource]
+		if !isBounded || e.Verb != "list" && e.Verb != "watch" {
+			continue
+		}
+		seen[e.ObjectRef.Resource]++
+		if u, err := url.ParseRequestURI(e.RequestURI); err != nil || u.Query().Get("fieldSelector") != by {
+			t.Errorf("the agent asks for %s, want only those of %s", e.RequestURI, by)
+		}
+	}
+	if len(seen) != len(bounded) {
+		t.Errorf("requests that were looked at: %v", seen)
+	}
 }
 
 // The talk's second policy, and upgrades under load.
@@ -297,12 +342,12 @@ func TestUpgradesDropNothing(t *testing.T) {
 
 // untilSteering waits until an agent renews the lease: it is longer than a
 // lease's, by the handover, until then.
-func (c *cluster) untilSteering(t *testing.T, agent *process) {
+func (l *lab) untilSteering(t *testing.T, agent *process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
-		out := c.portico(t, "inspect", "redirect", "--pin-path="+c.pins)
+		out := l.portico(t, "inspect", "redirect", "--pin-path="+l.pins)
 		_, lease, _ := strings.Cut(out, "lease: ")
 		lease, _, _ = strings.Cut(lease, " ")
 		if d, err := time.ParseDuration(lease); err == nil && d <= time.Second {

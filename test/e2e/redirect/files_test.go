@@ -98,6 +98,15 @@ func TestWithoutACluster(t *testing.T) {
 		agent = l.agent(whole, "--policy-dir="+dir)
 		client.until(t, "one")
 	})
+	t.Run("nobody-takes-over", func(t *testing.T) {
+		agent.signal(t, syscall.SIGTERM)
+		agent = l.agent(t, "--policy-dir="+dir, "--handover=500ms")
+		l.untilSteering(t, agent)
+		agent.signal(t, syscall.SIGTERM)
+		t.Logf("what the agent left behind ended after %v", client.until(t, "origin"))
+		agent = l.agent(whole, "--policy-dir="+dir)
+		client.until(t, "one")
+	})
 	t.Run("policy-deleted-and-made-again", func(t *testing.T) {
 		writePolicy(t, dir, "")
 		client.until(t, "origin")
