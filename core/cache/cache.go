@@ -29,6 +29,7 @@ import (
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // Headers that say how an answer was made. Age is in whole seconds: how long ago
@@ -67,6 +68,7 @@ type Cache struct {
 	policies atomic.Pointer[Policies]
 	passed   tally // reads that upstream answers, by reason
 	compress func(*http.Request) bool
+	seen     view.Memo // what views saw
 	// newest returns how new a linearizable read must be at least.
 	newest func(context.Context, *entry) (uint64, error)
 }
@@ -158,6 +160,10 @@ func (q *question) isNewestGet() bool { return q.verb == get && q.resourceVersio
 
 // ServeHTTP answers r from memory, or passes it on.
 func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	r, err := view.Narrow(r)
+	if err != nil {
+		return err
+	}
 	if gr, ok := c.isWrite(r); ok {
 		return c.write(w, r, next, gr)
 	}
@@ -221,7 +227,11 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 		e.release()
 		return nil, telemetry.PassedLoading
 	}
-	return &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}, ""
+	a := &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}
+	if views := view.From(r.Context()); len(views) > 0 {
+		a.views = c.seen.Of(views, e.serial)
+	}
+	return a, ""
 }
 
 // isPatient reports whether q gains from waiting for a collection to load: it
@@ -262,9 +272,11 @@ type answer struct {
 	form  form
 	// objects are written by it in the form that was asked for.
 	writer *wire.Writer
-	w      http.ResponseWriter
-	r      *http.Request
-	why    string // it could not be answered, if that is not [telemetry.PassedNotCurrent]
+	// views are the caller's, nil if it sees everything.
+	views *view.Remembering
+	w     http.ResponseWriter
+	r     *http.Request
+	why   string // it could not be answered, if that is not [telemetry.PassedNotCurrent]
 }
 
 // decline leaves the answer to upstream.
@@ -320,15 +332,17 @@ func (a *answer) get() (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	o := st.Now().Get(wire.Key(a.namespace, a.name))
-	if o == nil && a.session {
+	raw, err := a.see(a.r.Context(), st.Now().Get(wire.Key(a.namespace, a.name)))
+	switch {
+	case err != nil:
+		return false, err
+	case raw == nil && a.session:
 		return false, apierrors.NewNotFound(a.gvr.GroupResource(), a.name)
-	}
-	if o == nil {
+	case raw == nil:
 		return a.decline(telemetry.PassedNotFound)
 	}
 	a.head(a.form.MediaType(), servedByCache, a.entry.Age())
-	return true, a.write(len(o.Raw), func(w io.Writer) error { return a.writer.Object(w, o.Raw) })
+	return true, a.write(len(raw), func(w io.Writer) error { return a.writer.Object(w, raw) })
 }
 
 var _ pipeline.Filter = (*Cache)(nil)

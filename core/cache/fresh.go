@@ -79,6 +79,9 @@ const maxRecorded = 16 * smallCollection
 // coalesce answers by what upstream answers to the proxy, together with all who
 // ask the same at the same time. Every one of them has been granted the answer.
 func (a *answer) coalesce() (bool, error) {
+	if a.views != nil {
+		return a.coalesceSeen()
+	}
 	got, err := a.entry.shared(a.r.Context(), a.r.URL.Path, a.r.URL.Query(), a.form.accept())
 	if err != nil {
 		a.entry.counts.proofs.add(telemetry.ProofFailed)

@@ -15,6 +15,7 @@ import (
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // list answers a LIST. The cases are those of kube-apiserver's watch cache
@@ -37,7 +38,7 @@ func (a *answer) list() (bool, error) {
 	if !ok {
 		return false, nil // upstream says that rv is too large, if it is
 	}
-	return a.send(a.page(st.Now(), "", a.indexed()), a.entry.Age())
+	return a.page(st.Now(), "", a.indexed(), a.entry.Age())
 }
 
 // listNewest answers with a state no older than the request.
@@ -60,7 +61,7 @@ func (a *answer) listNewest() (bool, error) {
 		}
 	}
 	a.entry.counts.proofs.add(how)
-	return a.send(a.page(st.Now(), "", a.indexed()), 0)
+	return a.page(st.Now(), "", a.indexed(), 0)
 }
 
 // listPage continues where another page ended, here or upstream.
@@ -86,7 +87,7 @@ func (a *answer) listExactly(rv uint64, from string) (bool, error) {
 	if !ok {
 		return a.decline(telemetry.PassedHistory) // upstream may remember more
 	}
-	return a.send(a.page(at, from, stream.Scope{}), a.entry.Age())
+	return a.page(at, from, stream.Scope{}, a.entry.Age())
 }
 
 // page is what a list answers.
@@ -97,51 +98,75 @@ type page struct {
 	// open says that it is not known whether there are more: that depends on
 	// what lies beside the part of the collection that is kept.
 	open bool
+
+	last string // key of the last item
+	left int64  // objects behind it
+	err  error  // it cannot be told what exists
 }
 
-func (p *page) add(o *wire.Object) {
+// add adds what is seen of o.
+func (p *page) add(o *wire.Object, seen []byte) {
+	p.last = o.Key
+	if !view.Unchanged(o.Raw, seen) {
+		o = &wire.Object{Raw: seen}
+	}
 	p.items = append(p.items, o)
-	p.bytes += len(o.Raw)
+	p.bytes += len(seen)
 }
 
-// page selects from at, beginning at key from. Whether there are more pages
-// depends on what is left of the objects in index, selected or not.
-func (a *answer) page(at stream.Snapshot, from string, index stream.Scope) *page {
+// page answers with what is selected of at, beginning at key from. Whether there are
+// more pages depends on what is left of the objects in index, selected or not.
+func (a *answer) page(at stream.Snapshot, from string, index stream.Scope, age time.Duration) (bool, error) {
 	p := &page{meta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(at.ResourceVersion, 10)}}
 	if key, ok := a.single(a.entry.Schema); ok {
-		if o := at.Get(key); a.selects(o) {
-			p.add(o)
-		}
-		return p
+		a.turn(p, at.Get(key))
+		return a.send(p, age)
 	}
 	limit := int(a.limit)
 	if a.resourceVersion == "0" {
 		limit = 0 // the API server ignores it there
 	}
-	last, left := "", int64(0)
-	all := a.selectsAll()
+	all := a.seesAll()
 	at.Ascend(a.within(a.entry.Schema), from, func(o *wire.Object) bool {
 		if limit > 0 && len(p.items) == limit {
 			if index.Field != "" && o.Fields().Get(index.Field) != index.Value {
 				return true
 			}
-			left++
-			return all // how many are left is told only where nothing is selected
+			return a.isLeft(p, o, all)
 		}
-		if all || a.selects(o) {
-			p.add(o)
-			last = o.Key
-		}
-		return true
+		return a.turn(p, o)
 	})
-	p.open = left == 0 && limit > 0 && len(p.items) == limit && a.entry.Scope.Field != "" && a.entry.Scope != index
-	if left > 0 {
-		p.meta.Continue = a.continueAfter(last, at.ResourceVersion)
+	p.open = p.left == 0 && limit > 0 && len(p.items) == limit && a.entry.Scope.Field != "" && a.entry.Scope != index
+	if p.left > 0 {
+		p.meta.Continue = a.continueAfter(p.last, at.ResourceVersion)
 		if all {
-			p.meta.RemainingItemCount = &left
+			p.meta.RemainingItemCount = &p.left
 		}
 	}
-	return p
+	return a.send(p, age)
+}
+
+// turn adds o to p if it exists for the caller. It reports whether to go on.
+func (a *answer) turn(p *page, o *wire.Object) bool {
+	seen, err := a.see(a.r.Context(), o)
+	if p.err = err; seen != nil {
+		p.add(o, seen)
+	}
+	return err == nil
+}
+
+// isLeft counts what comes behind p, and reports whether to go on. How many there
+// are is told only where all of them are seen. What does not exist for the caller is
+// not there to come.
+func (a *answer) isLeft(p *page, o *wire.Object, all bool) bool {
+	if a.views != nil {
+		seen, err := a.see(a.r.Context(), o)
+		if p.err = err; seen == nil {
+			return err == nil
+		}
+	}
+	p.left++
+	return all
 }
 
 // continueAfter makes a token that any API server can continue by. Keys in it
@@ -165,10 +190,17 @@ func (a *answer) continueAfter(key string, rv uint64) string {
 }
 
 func (a *answer) send(p *page, age time.Duration) (bool, error) {
-	if p.open {
+	switch {
+	case p.err != nil:
+		return false, p.err
+	case p.open:
 		return a.decline(telemetry.PassedUnsupported)
 	}
-	a.head(a.form.MediaType(), servedByCache, age)
+	return a.sendAs(p, servedByCache, age)
+}
+
+func (a *answer) sendAs(p *page, servedBy string, age time.Duration) (bool, error) {
+	a.head(a.form.MediaType(), servedBy, age)
 	return true, a.write(p.bytes, func(w io.Writer) error { return a.writer.List(w, p.meta, p.items) })
 }
 

@@ -27,7 +27,7 @@ const (
 // splice answers a watch from a resourceVersion that is older than the history.
 // What upstream refuses is upstream's to answer.
 func (a *answer) splice(from uint64) (bool, error) {
-	if a.timeout < pastPatience {
+	if a.timeout < pastPatience || a.views != nil { // which must know what was before, too
 		return a.decline(telemetry.PassedHistory)
 	}
 	ctx, cancel := context.WithTimeout(a.r.Context(), maxPasts*pastPatience)

@@ -38,6 +38,7 @@ type streams struct {
 	mu sync.Mutex // guards following
 	// ctx is nil before the cache has been started.
 	ctx       context.Context
+	serial    uint64 // of the newest entry
 	resources map[schema.GroupVersionResource]*resource
 	open      map[streamKey]*entry
 	counts    map[collection]*counts
@@ -64,6 +65,7 @@ type resource struct {
 // entry is one collection and its use.
 type entry struct {
 	*stream.Stream
+	serial  uint64 // of no other entry
 	counts  *counts
 	writers map[form]*wire.Writer
 	// flights holds a stream.Flights[*recorded] for each coalesced question.
@@ -153,7 +155,8 @@ func (e *entry) release() {
 // begin starts a stream. The caller holds s.mu.
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
-	e := &entry{counts: s.count(k), writers: writersOf(known, k.format)}
+	s.serial++
+	e := &entry{serial: s.serial, counts: s.count(k), writers: writersOf(known, k.format)}
 	e.Stream = stream.New(s.ctx, stream.Options{
 		Schema: known, Format: k.format, Scope: k.scope, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
 	})

@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 const (
@@ -162,7 +164,7 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 	}
 	a.head(contentType, servedByCache, a.entry.Age())
 	f := &follower{answer: a, at: at, begun: begun, reached: begun, rc: http.NewResponseController(a.w)}
-	f.ctx, f.cancel = context.WithTimeout(a.r.Context(), a.timeout)
+	f.ctx, f.cancel = a.lasting()
 	f.pulse = time.NewTimer(time.Hour)
 	f.schedule()
 	deadline, _ := f.ctx.Deadline()
@@ -175,6 +177,9 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 
 func (f *follower) stop() {
 	f.entry.watchers.Add(-1)
+	if errors.Is(context.Cause(f.ctx), view.ErrChanged) {
+		f.sendStatus(apierrors.NewResourceExpired("what exists for you has changed: list again"))
+	}
 	f.cancel()
 	f.pulse.Stop()
 	f.flush() // never half an event
@@ -232,17 +237,23 @@ func (f *follower) catchUp(p *proof) {
 // client is gone.
 func (f *follower) sendState(at stream.Snapshot) bool {
 	if key, ok := f.single(f.entry.Schema); ok {
-		o := at.Get(key)
-		return !f.selects(o) || f.send(kwatch.Added, o.Raw)
+		return f.sendAdded(at.Get(key))
 	}
 	ok := true
 	at.Ascend(f.namespace, "", func(o *wire.Object) bool {
-		if f.selects(o) {
-			ok = f.send(kwatch.Added, o.Raw)
-		}
+		ok = f.sendAdded(o)
 		return ok && f.ctx.Err() == nil
 	})
 	return ok
+}
+
+// sendAdded sends o if it exists for the watcher.
+func (f *follower) sendAdded(o *wire.Object) bool {
+	seen, err := f.see(f.ctx, o)
+	if err != nil {
+		return f.sendUnseen(err)
+	}
+	return seen == nil || f.send(kwatch.Added, seen)
 }
 
 // run sends what happens until somebody has had enough.
@@ -361,14 +372,20 @@ func (f *follower) sendEvent(e *stream.Event) bool {
 	if e.ResourceVersion <= f.since {
 		return true
 	}
-	now, before := !e.Deleted && f.selects(e.Object), f.selects(e.Previous)
+	var now []byte
+	before, err := f.see(f.ctx, e.Previous)
+	if err == nil && !e.Deleted {
+		now, err = f.see(f.ctx, e.Object)
+	}
 	switch {
-	case now && before:
-		return f.send(kwatch.Modified, e.Object.Raw)
-	case now:
-		return f.send(kwatch.Added, e.Object.Raw)
-	case before:
-		raw, err := e.Left(f.entry.Format)
+	case err != nil:
+		return f.sendUnseen(err)
+	case now != nil && before != nil:
+		return f.send(kwatch.Modified, now)
+	case now != nil:
+		return f.send(kwatch.Added, now)
+	case before != nil:
+		raw, err := f.left(e, before)
 		return err == nil && f.send(kwatch.Deleted, raw)
 	}
 	return true
@@ -384,7 +401,12 @@ func (f *follower) sendBookmark(rv uint64, ends bool) bool {
 // stays behind. It always reports false: that ends the watch.
 func (f *follower) sendError() bool {
 	f.entry.counts.proofs.add(telemetry.ProofFailed)
-	status := apierrors.NewTimeoutError("the cache could not be proven current in time", 1).Status()
+	return f.sendStatus(apierrors.NewTimeoutError("the cache could not be proven current in time", 1))
+}
+
+// sendStatus sends an ERROR event. It always reports false: that ends the watch.
+func (f *follower) sendStatus(why *apierrors.StatusError) bool {
+	status := why.Status()
 	encoded, err := runtime.Encode(statusEncoder(f.form.Format), &status)
 	if err != nil {
 		return false

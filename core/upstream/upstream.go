@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -22,6 +23,8 @@ import (
 
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/core/view/lens"
 )
 
 // Options says which API server to speak to, and as whom.
@@ -126,6 +129,9 @@ func (u *Upstream) received(res *http.Response) error {
 	if isRead(res.Request) && isObject(res.Header) && len(res.Trailer) == 0 {
 		res.Body = &gathered{ReadCloser: res.Body}
 	}
+	if l := lens.From(res.Request.Context()); l != nil {
+		return l.Apply(res)
+	}
 	return nil
 }
 
@@ -155,10 +161,14 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if err := checkHeaders(r); err != nil {
 		return err
 	}
+	r, err := lens.On(r)
+	if err != nil {
+		return err
+	}
 	out, connection := &answer{ResponseWriter: w, read: isRead(r)}, &connection{}
 	u.proxyFor(r).ServeHTTP(out, r.WithContext(connection.watch(r.Context())))
-	if out.err == nil {
-		return nil
+	if out.err == nil || errors.Is(out.err, view.ErrUnseen) {
+		return out.err
 	}
 	return unreachable(r, out.err, connection.address.Load() != nil)
 }
@@ -208,6 +218,13 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 // travel on a connection that presents the proxy's client certificate: the API
 // server would take that for the caller.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	if l := lens.From(r.Context()); l != nil {
+		return l.RoundTrip(r, u.roundTrip)
+	}
+	return u.roundTrip(r)
+}
+
+func (u *Upstream) roundTrip(r *http.Request) (*http.Response, error) {
 	call := u.telemetry.StartUpstream(r)
 	res, err := u.send(r)
 	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {

@@ -5,6 +5,7 @@ package view
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -77,4 +78,31 @@ func (s Views) Key() string {
 		keys[i] = v.Key()
 	}
 	return strings.Join(keys, "\x00")
+}
+
+var (
+	// ErrUnseen says that an answer is there and cannot be shown.
+	ErrUnseen = errors.New("what of the answer exists for the caller cannot be told")
+	// ErrChanged ends what was begun under views that see otherwise now.
+	ErrChanged = errors.New("what exists for the caller has changed")
+)
+
+// Until returns a context that ends with [ErrChanged] as its cause once one of the
+// views has changed.
+func (s Views) Until(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	for _, v := range s {
+		changed := v.Changed()
+		if changed == nil {
+			continue
+		}
+		go func() {
+			select {
+			case <-changed:
+				cancel(ErrChanged)
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, func() { cancel(context.Canceled) }
 }

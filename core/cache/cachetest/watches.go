@@ -31,7 +31,7 @@ func (d *Door) Watch(path, accept string) *Watch {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
 	res := d.Open(ctx, http.MethodGet, path, http.Header{"Accept": {accept}}, nil) //nolint:bodyclose // Close does
-	w := &Watch{t: d.t, Response: res, r: bufio.NewReader(res.Body), proto: strings.HasPrefix(accept, Protobuf), cancel: cancel}
+	w := &Watch{t: d.t, Response: res, r: bufio.NewReader(res.Body), proto: strings.HasPrefix(res.Header.Get("Content-Type"), Protobuf), cancel: cancel}
 	d.t.Cleanup(w.Close)
 	return w
 }

@@ -1,0 +1,86 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
+)
+
+// see is what of o the caller gets: its bytes, others where its views change them, or
+// nil where it has not asked for o or o does not exist for it.
+func (a *answer) see(ctx context.Context, o *wire.Object) ([]byte, error) {
+	if !a.selects(o) {
+		return nil, nil
+	}
+	if a.views == nil {
+		return o.Raw, nil
+	}
+	return a.views.See(ctx, view.Object{
+		Resource: a.gvr, Namespace: o.Namespace(), Name: o.Name(), UID: o.UID, ResourceVersion: o.ResourceVersion, Labels: o.Labels(), JSON: o.Raw,
+	})
+}
+
+// seesAll reports whether a names no condition but the namespace and its caller has
+// no views.
+func (a *answer) seesAll() bool { return a.views == nil && a.selectsAll() }
+
+// coalesceSeen answers with what the caller sees of a small collection that upstream
+// lists to the proxy, together with all who ask the same at the same time. It is told
+// whole: a page of upstream's could end with what does not exist for the caller, and
+// say so.
+func (a *answer) coalesceSeen() (bool, error) {
+	query := a.r.URL.Query()
+	query.Del("limit")
+	got, err := a.entry.shared(a.r.Context(), a.r.URL.Path, query, a.entry.Format.MediaType())
+	if err != nil {
+		a.entry.counts.proofs.add(telemetry.ProofFailed)
+		return false, nil
+	}
+	p := &page{}
+	p.meta, err = a.entry.Schema.ReadList(a.entry.Format, bytes.NewReader(got.body), func(o *wire.Object) error {
+		a.turn(p, o)
+		return p.err
+	})
+	if err != nil {
+		return false, err
+	}
+	p.meta.RemainingItemCount = nil
+	a.entry.counts.proofs.add(telemetry.ProofCoalesced)
+	return a.sendAs(p, servedByCoalesced, 0)
+}
+
+// left is what a watcher is sent of what it saw last, when that is gone.
+func (f *follower) left(e *stream.Event, seen []byte) ([]byte, error) {
+	if f.views == nil {
+		return e.Left(f.entry.Format)
+	}
+	return (&wire.Object{Raw: seen}).WithResourceVersion(f.entry.Format, e.ResourceVersion)
+}
+
+// sendUnseen ends a watch where it cannot be told what exists: nothing is hidden for
+// that. It always reports false.
+func (f *follower) sendUnseen(err error) bool {
+	if f.ctx.Err() != nil {
+		return false // the client is gone, or the view
+	}
+	klog.FromContext(f.ctx).Error(err, "watch ended: views could not be applied")
+	return f.sendStatus(apierrors.NewInternalError(view.ErrUnseen))
+}
+
+// lasting is how long a watch may go on: its time, and as long as its views see what
+// they saw.
+func (a *answer) lasting() (context.Context, context.CancelFunc) {
+	if a.views == nil {
+		return context.WithTimeout(a.r.Context(), a.timeout)
+	}
+	ctx, end := a.views.Until(a.r.Context())
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	return ctx, func() { cancel(); end() }
+}

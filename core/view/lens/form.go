@@ -1,0 +1,150 @@
+package lens
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+)
+
+// form is what a caller wants of objects.
+type form struct {
+	// partial objects are their metadata alone.
+	partial bool
+	// table says that objects come as rows; include is what of each is wanted.
+	table   bool
+	include metav1.IncludeObjectPolicy
+	// version is that of metadata alone, and of tables.
+	version string
+}
+
+var offered = []runtime.SerializerInfo{{
+	MediaType: "application/json", MediaTypeType: "application", MediaTypeSubType: "json", StreamSerializer: &runtime.StreamSerializerInfo{},
+}}
+
+// anything is asked for; refusing is the API server's.
+type anything struct{}
+
+func (anything) AllowsMediaTypeTransform(_, _ string, _ *schema.GroupVersionKind) bool { return true }
+func (anything) AllowsServerVersion(string) bool                                       { return true }
+func (anything) AllowsStreamSchema(string) bool                                        { return true }
+
+// formOf reads what r asks for.
+func formOf(r *http.Request, verb string) form {
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, anything{})
+	if !ok || chosen.Convert == nil || chosen.Convert.Group != metav1.GroupName || !slices.Contains([]string{"v1", "v1beta1"}, chosen.Convert.Version) {
+		return form{}
+	}
+	partial := wire.PartialKind
+	if verb == "list" || verb == "deletecollection" {
+		partial += "List"
+	}
+	version := chosen.Convert.GroupVersion().String()
+	switch chosen.Convert.Kind {
+	case "Table":
+		return form{table: true, version: version, include: metav1.IncludeObjectPolicy(r.URL.Query().Get("includeObject"))}
+	case partial:
+		return form{partial: true, version: version}
+	}
+	return form{} // which the API server refuses
+}
+
+// ask makes r ask for whole objects.
+func (f form) ask(r *http.Request) *http.Request {
+	r.Header = r.Header.Clone()
+	r.Header.Set("Accept-Encoding", "identity")
+	if f.partial {
+		r.Header.Set("Accept", "application/json")
+	}
+	known := []metav1.IncludeObjectPolicy{"", metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject}
+	if f.table && slices.Contains(known, f.include) {
+		to := *r.URL
+		query := to.Query()
+		query.Set("includeObject", string(metav1.IncludeObject))
+		to.RawQuery = query.Encode()
+		r.URL = &to
+	}
+	return r
+}
+
+// render is how a caller gets a whole object.
+func (f form) render(raw []byte) []byte {
+	if !f.partial {
+		return raw
+	}
+	return f.metadataOf(raw)
+}
+
+// metadataOf is the metadata of raw alone.
+func (f form) metadataOf(raw []byte) []byte {
+	return slices.Concat([]byte(`{"kind":"`+wire.PartialKind+`","apiVersion":"`+f.version+`","metadata":`), wire.Member(raw, "metadata"), []byte("}"))
+}
+
+// inRow is how an object stands in a row of a table.
+func (f form) inRow(raw []byte) []byte {
+	switch {
+	case f.include == metav1.IncludeObject:
+		return raw
+	case f.include == metav1.IncludeNone && !wire.EndsInitialEvents(raw):
+		return []byte("null")
+	}
+	return f.metadataOf(raw)
+}
+
+// masked stands for what a cell says that may come from what was masked.
+var masked = []byte(`"<masked>"`)
+
+// cellsOf are a row's cells for an object of which seen is left. They are made by the
+// API server of the whole object: where that has been changed only those are told
+// that come from the metadata that nobody may change.
+func cellsOf(columns, cells, whole, seen []byte) ([]byte, error) {
+	if isSameToColumns(whole, seen) {
+		return cells, nil
+	}
+	var names []string
+	err := wire.EachElement(columns, func(column []byte) { names = append(names, wire.Text(wire.Member(column, "name"))) })
+	if err != nil {
+		return nil, err
+	}
+	out := []byte("[")
+	i := 0
+	err = wire.EachElement(cells, func(cell []byte) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		if i < len(names) && isOfMetadata(names[i]) {
+			out = append(out, cell...)
+		} else {
+			out = append(out, masked...)
+		}
+		i++
+	})
+	return append(out, ']'), err
+}
+
+// isOfMetadata reports the columns that every resource has.
+func isOfMetadata(column string) bool { return column == "Name" || column == "Age" }
+
+// isSameToColumns reports whether nothing was changed that a column can show:
+// none shows who manages which field.
+func isSameToColumns(whole, seen []byte) bool {
+	return bytes.Equal(whole, seen) || bytes.Equal(withoutManaged(whole), withoutManaged(seen))
+}
+
+func withoutManaged(raw []byte) []byte {
+	metadata := wire.Member(raw, "metadata")
+	if metadata == nil {
+		return raw
+	}
+	out, err := wire.WithMember(raw, "metadata", wire.WithoutMember(metadata, "managedFields"))
+	if err != nil {
+		return raw
+	}
+	return out
+}
