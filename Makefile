@@ -13,7 +13,7 @@ GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench soak chaos clean
+.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench soak chaos abuse clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ soak: programs ## read and write through the cache for a quarter of an hour, and
 
 chaos: programs ## kill and freeze API servers, etcd and proxies under load for an hour, and check all that was seen
 	PORTICO_CHAOS=1h $(GO) test ./test/chaos -v -count 1 -timeout 3h
+
+abuse: programs ## send a proxy what nobody should for ten minutes, and see what others get of it
+	PORTICO_ABUSE=10m $(GO) test ./test/abuse -v -count 1 -timeout 1h
 
 clean: ## remove what was built here, but not the machine's cache of the control plane
 	rm -rf bin

@@ -46,6 +46,8 @@ type Deps struct {
 	// Limiter counts requests that are kept to limits. It is required where
 	// there are Policies.
 	Limiter *throttle.Limiter
+	// Share shares the proxy out among callers; nil does not.
+	Share *throttle.Share
 	// Talkers keeps account of what callers do; nil keeps none.
 	Talkers *account.Account
 	// Gate says who may have answers from memory.
@@ -96,13 +98,16 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	}
 	first := []pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
-		authn.New(authn.Options{ // who is calling
-			Tokens:          d.Tokens,
-			Needed:          whoNeeds(ask, needed),
-			ClientCA:        d.ClientCA,
-			ImpersonateX509: d.ImpersonateX509,
-		}),
 	}
+	if d.Share != nil {
+		first = append(first, d.Share) // is it its caller's turn?
+	}
+	first = append(first, authn.New(authn.Options{ // who is calling
+		Tokens:          d.Tokens,
+		Needed:          whoNeeds(ask, needed),
+		ClientCA:        d.ClientCA,
+		ImpersonateX509: d.ImpersonateX509,
+	}))
 	if d.Talkers != nil {
 		first = append(first, &talkers.Filter{Account: d.Talkers}) // what it asks for, and what that costs
 	}

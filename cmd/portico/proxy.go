@@ -129,7 +129,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		BindAddress: o.bindAddress, Port: o.securePort,
 		CertFile: o.certFile, KeyFile: o.keyFile, CertDir: o.certDir,
 		ClientCA: clientCA, Handler: chain, EndWatches: p.endWatches,
-		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams,
+		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams, MaxConnections: o.maxConnections,
 		Log: p.log.WithName("server"),
 	})
 	if err != nil {

@@ -33,6 +33,10 @@ type proxyOptions struct {
 	certFile, keyFile string
 	certDir           string
 	maxStreams        int
+	maxConnections    int
+	maxRequests       int
+	maxLists          int
+	maxWatches        int
 	drainDelay        time.Duration
 	drainTimeout      time.Duration
 
@@ -61,6 +65,9 @@ func defaultProxyOptions() *proxyOptions {
 		securePort:     6443,
 		certDir:        "/var/run/portico",
 		maxStreams:     250,
+		maxRequests:    1000,
+		maxLists:       256,
+		maxWatches:     20000,
 		drainTimeout:   20 * time.Second,
 		watchCache:     true,
 		watchPolicies:  true,
@@ -103,6 +110,10 @@ func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "Key of --tls-cert-file.")
 	f.StringVar(&o.certDir, "cert-dir", o.certDir, "Directory of the self-signed certificate.")
 	f.IntVar(&o.maxStreams, "http2-max-streams-per-connection", o.maxStreams, "How many requests one HTTP/2 connection may have open.")
+	f.IntVar(&o.maxConnections, "max-connections", o.maxConnections, "How many connections there may be. Beyond, an address that has few takes one from the address that has the most. 0 means half of the files that the process may open, and no more than 20000.")
+	f.IntVar(&o.maxRequests, "max-requests-inflight", o.maxRequests, "How many requests are answered at a time, besides lists, watches, and what a cluster needs to live. Others wait for their callers' turns; none gets more than three quarters.")
+	f.IntVar(&o.maxLists, "max-lists-inflight", o.maxLists, "How many lists are answered at a time.")
+	f.IntVar(&o.maxWatches, "max-watches", o.maxWatches, "How many watches, logs and terminals may be open.")
 	f.DurationVar(&o.drainDelay, "shutdown-delay-duration", o.drainDelay, "How long to go on serving after SIGTERM, unready, so that whoever sends traffic here notices.")
 	f.DurationVar(&o.drainTimeout, "shutdown-timeout", o.drainTimeout, "How long requests in flight may then take. Watches are ended at once, between two events.")
 }

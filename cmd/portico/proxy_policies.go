@@ -12,6 +12,9 @@ import (
 	"github.com/portico-proxy/portico/filters/throttle"
 )
 
+// maxWaiting is how many requests may wait for their callers' turns.
+const maxWaiting = 2000
+
 // limit prepares what asks policies in Rego and keeps requests to their limits.
 func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 	var limiter *throttle.Limiter
@@ -21,6 +24,9 @@ func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 	}
 	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided})
 	d.Limiter, d.Talkers = limiter, talkers.New()
+	d.Share = throttle.NewShare(throttle.NewLimiter(throttle.Options{Waiting: maxWaiting, Count: limits.Decided}), throttle.Shares{
+		Requests: o.maxRequests, Lists: o.maxLists, Streams: o.maxWatches,
+	}, throttle.NewPressure())
 	p.debug[talkersPath] = describe(d.Talkers.Talkers)
 	memory := d.Memory
 	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -22,14 +23,22 @@ const (
 // gathering is a listener whose connections hand long answers to the kernel
 // several records at a time. TLS makes a system call for each, and each wakes the
 // client.
-type gathering struct{ net.Listener }
+type gathering struct {
+	net.Listener
+	crowd *crowd
+}
 
 func (l gathering) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if known, ok := l.crowd.enter(c); ok {
+			return &gatheringConn{Conn: known, patience: gatherTime}, nil
+		}
+		_ = c.Close()
 	}
-	return &gatheringConn{Conn: c, patience: gatherTime}, nil
 }
 
 // A gatheringConn holds back a record that is full, and the rest of a frame after
@@ -50,6 +59,15 @@ var gatherBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, gatherSize)
 	return &b
 }}
+
+// Read lets others run first. What reads a connection and what answers it hand a
+// processor to each other for ten milliseconds before the scheduler looks for
+// anybody else, so that some clients who send as fast as they can would be all
+// that is served.
+func (c *gatheringConn) Read(p []byte) (int, error) {
+	runtime.Gosched()
+	return c.Conn.Read(p)
+}
 
 func (c *gatheringConn) Write(p []byte) (int, error) {
 	c.mu.Lock()

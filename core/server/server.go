@@ -47,7 +47,11 @@ type Options struct {
 	DrainTimeout time.Duration
 	// MaxStreams bounds concurrent requests on one HTTP/2 connection; 0 means 250.
 	MaxStreams int
-	Log        logr.Logger
+	// MaxConnections bounds connections. Once there are as many, addresses that
+	// have most of them lose some to those that have few. 0 means half of the files
+	// that the process may open, and no more than 20000.
+	MaxConnections int
+	Log            logr.Logger
 }
 
 // Server is a controller-runtime Runnable that serves until its context ends,
@@ -116,7 +120,7 @@ func (s *Server) Start(ctx context.Context) error {
 	defer abort()
 	srv := s.httpServer(requests, tlsConfig)
 	failed := make(chan error, 1)
-	wg.Go(func() { failed <- srv.ServeTLS(gathering{s.listener}, "", "") })
+	wg.Go(func() { failed <- srv.ServeTLS(gathering{s.listener, newCrowd(s.options.mostConnections())}, "", "") })
 	s.started.Store(true)
 	s.options.Log.Info("serving", "address", s.Addr().String(), "certificate", s.options.CertFile)
 
@@ -168,15 +172,21 @@ func (s *Server) httpServer(requests context.Context, c *tls.Config) *http.Serve
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    http.DefaultMaxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          streams,
-			MaxReadFrameSize:              256 << 10,
-			MaxReceiveBufferPerStream:     256 << 10,
-			MaxReceiveBufferPerConnection: 256 << 10 * streams,
+			MaxConcurrentStreams: streams,
+			MaxReadFrameSize:     receiveBuffer,
+			// A quarter of kube-apiserver's: what is buffered here for requests that
+			// wait is not its memory.
+			MaxReceiveBufferPerStream:     receiveBuffer,
+			MaxReceiveBufferPerConnection: receiveBuffer * streams,
 		},
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    log.New(tlsErrors{s.options.Log}, "", 0),
 	}
 }
+
+// receiveBuffer is how much of a request's body may arrive before somebody reads
+// it, in bytes.
+const receiveBuffer = 64 << 10
 
 // errDraining sends a client elsewhere, or here again once we are back.
 var errDraining = &apierrors.StatusError{ErrStatus: metav1.Status{

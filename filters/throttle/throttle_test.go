@@ -433,7 +433,7 @@ func TestChangedLimitsForgiveNothing(t *testing.T) {
 }
 
 // exchange is a request as it meets the filter.
-func exchange(t *testing.T, path string, limits ...limit.Limit) (*httptest.ResponseRecorder, *http.Request) {
+func exchange(t testing.TB, path string, limits ...limit.Limit) (*httptest.ResponseRecorder, *http.Request) {
 	t.Helper()
 	infos := request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pipeFrom is a connection from an address.
+type pipeFrom struct {
+	net.Conn
+	address string
+	closed  *[]string
+}
+
+func (p pipeFrom) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.ParseIP(p.address[:len(p.address)-2]), Port: int(p.address[len(p.address)-1] - '0')}
+}
+
+func (p pipeFrom) Close() error {
+	*p.closed = append(*p.closed, p.address)
+	return nil
+}
+
+func TestWhoHasMostConnectionsLosesSome(t *testing.T) {
+	var closed []string
+	s := newCrowd(4)
+	enter := func(address string) bool {
+		_, ok := s.enter(pipeFrom{address: address, closed: &closed})
+		return ok
+	}
+	for _, step := range []struct {
+		address string
+		enters  bool
+		closed  string
+	}{
+		{"10.0.0.1:1", true, ""}, {"10.0.0.1:2", true, ""}, {"10.0.0.1:3", true, ""}, {"10.0.0.1:4", true, ""},
+		{"10.0.0.1:5", false, ""},
+		{"10.0.0.2:1", true, "10.0.0.1:4"},
+		{"10.0.0.3:1", true, "10.0.0.1:3"},
+		{"10.0.0.3:2", false, ""}, // two each would be as many as the one with most has
+		{"10.0.0.4:1", true, "10.0.0.1:2"},
+		{"10.0.0.5:1", false, ""},
+	} {
+		closed = nil
+		if got := enter(step.address); got != step.enters || strings.Join(closed, " ") != step.closed {
+			t.Errorf("%s: let in %v, closed %v; want %v, %s", step.address, got, closed, step.enters, step.closed)
+		}
+	}
+}
+
+func TestClosedConnectionsMakeRoomOnce(t *testing.T) {
+	var closed []string
+	s := newCrowd(1)
+	first, _ := s.enter(pipeFrom{address: "10.0.0.1:1", closed: &closed})
+	_ = first.Close()
+	_ = first.Close()
+	if s.total != 0 || len(s.from) != 0 {
+		t.Errorf("%d remain: %v", s.total, s.from)
+	}
+	if _, ok := s.enter(pipeFrom{address: "10.0.0.2:1", closed: &closed}); !ok {
+		t.Error("no room for the next")
+	}
+	if diff := cmp.Diff([]string{"10.0.0.1:1", "10.0.0.1:1"}, closed); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	s, client, _ := running(t, Options{Handler: say("ok"), MaxConnections: 2})
+	pool := client.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	dial := func() (*tls.Conn, error) {
+		return tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
+	}
+	var open []*tls.Conn
+	for range 2 {
+		c, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	if c, err := dial(); err == nil {
+		t.Error("a third connection was served")
+		_ = c.Close()
+	}
+	_ = open[0].Close()
+	// That it is gone the server learns when it reads.
+	for {
+		if _, err := client.Get(url(s)); err == nil {
+			break
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("no room was made")
+		}
+	}
+	_ = open[1].Close()
+	res, err := client.Get(url(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || string(body) != "ok" {
+		t.Errorf("got %q, %v", body, err)
+	}
+}
+
+func TestDefaultOfConnectionsIsBounded(t *testing.T) {
+	if n := (Options{}).mostConnections(); n < 1 || n > 20000 {
+		t.Errorf("got %d", n)
+	}
+	if n := (Options{MaxConnections: 7}).mostConnections(); n != 7 {
+		t.Errorf("got %d, want 7", n)
+	}
+}

@@ -1,0 +1,185 @@
+package throttle
+
+import (
+	"cmp"
+	"hash/maphash"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	apifilters "k8s.io/apiserver/pkg/server/filters"
+
+	"github.com/portico-proxy/portico/core/cache"
+	"github.com/portico-proxy/portico/core/limit"
+	"github.com/portico-proxy/portico/core/pipeline"
+)
+
+// Shares are how many requests the proxy answers at a time, by what they cost
+// it. What is 0 has its default.
+type Shares struct {
+	// Requests are those that no other field counts; 1000 by default.
+	Requests int
+	// Lists are requests for collections; 256 by default.
+	Lists int
+	// Vital requests are those that a cluster needs to live: leases, heartbeats,
+	// reviews, health and discovery. They never wait for others; 500 by default.
+	Vital int
+	// Streams are watches and what else goes on for long; 20000 by default.
+	Streams int
+}
+
+// bulky requests have more than bulkyHeader bytes of headers: the API server
+// takes a megabyte.
+const (
+	bulkyHeader = 32 << 10
+	bulkyShare  = 32
+)
+
+const (
+	// shareDelay is how long a request waits for its turn.
+	shareDelay = 10 * time.Second
+	// listTime is how long a client may take to read a list: twice of what the
+	// API server gives it.
+	listTime = 2 * time.Minute
+	// shareOf is what one caller may have of anything, in quarters.
+	shareOf = 3
+)
+
+// Share is the filter that shares the proxy out among its callers, whatever
+// policies say, so that none of them has all of it. It stands first: it knows
+// callers by where they come from and what they show, which nobody has verified.
+type Share struct {
+	limiter  *Limiter
+	pressure *Pressure
+	seed     maphash.Seed
+	kinds    map[kind]bounds
+}
+
+// bounds are what all callers together may have, and each of them.
+type bounds struct{ all, one limit.Limit }
+
+// kind is what a request is counted as.
+type kind string
+
+const (
+	ordinary kind = "requests"
+	lists    kind = "lists"
+	vital    kind = "vital"
+	streams  kind = "streams"
+	bulky    kind = "bulky"
+)
+
+// sharing names the limits of Share among those of policies. No policy has a
+// colon in its name.
+const sharing = "proxy:share"
+
+// NewShare returns a filter that gives away s by l. A nil pressure is none.
+func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
+	f := &Share{limiter: l, pressure: p, seed: maphash.MakeSeed(), kinds: map[kind]bounds{}}
+	for k, most := range map[kind]int{
+		ordinary: cmp.Or(s.Requests, 1000), lists: cmp.Or(s.Lists, 256), vital: cmp.Or(s.Vital, 500),
+		streams: cmp.Or(s.Streams, 20000), bulky: bulkyShare,
+	} {
+		l := limit.Limit{
+			Policy: sharing, ID: string(k), InFlight: &limit.InFlight{Max: most}, OnExceed: limit.Delay, MaxDelay: shareDelay,
+			Applies: limit.Client, Message: "the proxy is busy: it has as many " + string(k) + " as it takes at a time",
+		}
+		if k == streams || k == bulky {
+			l.OnExceed = limit.Reject // who waits keeps what it sent in memory
+		}
+		one := l
+		one.ID, one.InFlight = string(k)+"-of-one", &limit.InFlight{Max: max(1, most*shareOf/4)}
+		one.Message = "this client has as many " + string(k) + " as the proxy gives to one at a time"
+		f.kinds[k] = bounds{all: l, one: one}
+	}
+	return f
+}
+
+// Name is "throttle".
+func (f *Share) Name() string { return "throttle" }
+
+// ServeHTTP lets r in when it is its caller's turn.
+func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	k := kindOf(r)
+	if k != vital && f.pressure.IsHigh() {
+		return apierrors.NewTooManyRequests("the proxy is short of memory", 1+f.limiter.jitter(4))
+	}
+	flow := f.flowOf(r)
+	p, err := f.limiter.enter(r.Context(), f.limits(k, flow, isBulky(r)), flow)
+	if err != nil {
+		return err
+	}
+	defer p.leave(usage{})
+	if k == lists {
+		// Who does not read keeps its place for ever.
+		rc := http.NewResponseController(w)
+		_ = rc.SetWriteDeadline(time.Now().Add(listTime))
+		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// limits are those of all callers and those of one.
+func (f *Share) limits(k kind, flow string, bulk bool) []limit.Limit {
+	of := make([]limit.Limit, 0, 4)
+	for _, k := range []kind{k, bulky} {
+		if k == bulky && !bulk {
+			break
+		}
+		b := f.kinds[k]
+		b.one.Key = []string{flow}
+		of = append(of, b.all, b.one)
+	}
+	return of
+}
+
+// isLong reports requests that go on, as the API server has it.
+var isLong = apifilters.BasicLongRunningRequestCheck(
+	sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+
+func kindOf(r *http.Request) kind {
+	info, ok := request.RequestInfoFrom(r.Context())
+	switch {
+	case !ok:
+		return ordinary
+	case limit.Exempt(info, nil), info.IsResourceRequest && info.Resource == "nodes" && info.Subresource == "status" && r.Method != http.MethodGet:
+		return vital
+	case isLong(r, info):
+		return streams
+	case info.Verb == "list", info.Verb == "deletecollection":
+		return lists
+	}
+	return ordinary
+}
+
+// isBulky reports headers that are worth counting.
+func isBulky(r *http.Request) bool {
+	size := len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+	}
+	return size > bulkyHeader
+}
+
+// flowOf is whose turn it is: an address, or, on this machine, where many share
+// one, an address and a credential. It is not verified. Whoever shows a thousand
+// credentials from elsewhere is one caller all the same.
+func (f *Share) flowOf(r *http.Request) string {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	if cache.IsRemote(r) {
+		return host
+	}
+	shown := maphash.String(f.seed, r.Header.Get("Authorization"))
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		shown = maphash.Bytes(f.seed, r.TLS.PeerCertificates[0].Raw)
+	}
+	return host + " " + strconv.FormatUint(shown, 36)
+}
+
+var _ pipeline.Filter = (*Share)(nil)

@@ -1,0 +1,238 @@
+package abuse
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/portico-proxy/portico/test/proxy"
+)
+
+const (
+	collection = "/api/v1/namespaces/default/configmaps"
+	objects    = 1000
+	// heapLimit is the proxy's GOMEMLIMIT and peakLimit what it may take at most,
+	// both in MiB: connections and buffers of the kernel's making come on top of the
+	// heap.
+	heapLimit = 384
+	peakLimit = 2 * heapLimit
+)
+
+const remembered = `apiVersion: proxy.elf.io/v1alpha1
+kind: CachePolicy
+metadata: {name: configmaps}
+spec:
+  resources:
+  - resource: configmaps
+`
+
+// lengthOf is how long PORTICO_ABUSE asks to go on, or a short time.
+func lengthOf(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("PORTICO_ABUSE")
+	if text == "" {
+		return 12 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("PORTICO_ABUSE: %v", err)
+	}
+	return d
+}
+
+// TestAbuseHarmsNobodyElse sends a proxy everything that attacks knows, each
+// kind by itself and then all together, while a caller goes about its work.
+func TestAbuseHarmsNobodyElse(t *testing.T) {
+	fill(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(remembered), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := proxy.New(t, proxy.Options{
+		Kubeconfig: world.KubeconfigPath(), Env: []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", heapLimit)},
+		Flags: []string{"--policy-dir=" + dir, "--cache-memory-limit=64Mi", "--max-connections=2000"},
+	})
+	kinds := slices.Sorted(maps.Keys(attacks))
+	length := lengthOf(t) / time.Duration(len(kinds)+2)
+	quiet := work(t, p, length)
+	t.Logf("%-14s %s", "quiet", quiet)
+	goroutines, files := p.Gauge("go_goroutines"), p.Gauge("process_open_fds")
+	for _, attack := range append(slices.Collect(one(kinds)), kinds) {
+		name := strings.Join(attack, " ")
+		if len(attack) > 1 {
+			name = "all"
+		}
+		stop := attackBy(t, p, attack)
+		got := work(t, p, length)
+		stop()
+		t.Logf("%-14s %s; p99 %.1f x; resident at most %d MiB", name, got, float64(got.at(0.99))/float64(quiet.at(0.99)), peak(t, p))
+		if most := peak(t, p); most > peakLimit {
+			t.Fatalf("%s: the proxy takes %d MiB, and may take %d", name, most, peakLimit)
+		}
+	}
+	settle(t, p, "go_goroutines", goroutines+100)
+	settle(t, p, "process_open_fds", files+100)
+}
+
+// one makes a set of each kind.
+func one(kinds []string) func(func([]string) bool) {
+	return func(yield func([]string) bool) {
+		for _, k := range kinds {
+			if !yield([]string{k}) {
+				return
+			}
+		}
+	}
+}
+
+// fill makes a collection that is worth asking for.
+func fill(t *testing.T) {
+	t.Helper()
+	cfg := world.Config()
+	cfg.QPS = -1
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("x", 4<<10)
+	for i := range objects {
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("c-%04d", i)}, Data: map[string]string{"text": text}}
+		if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// attackBy runs an attacking process until stop.
+func attackBy(t *testing.T, p *proxy.Proxy, kinds []string) (stop func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(plan{
+		Kinds: kinds, Workers: 8, Address: strings.TrimPrefix(p.URL, "https://"), CA: p.CA, Token: world.Token("mallory").Token,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), attackEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = in.Close() // its end is the attack's, however this process ends
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the attack failed: %v", err)
+		}
+	}
+}
+
+// times are how long a caller's requests took.
+type times []time.Duration
+
+func (s times) at(p float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(s))
+	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+}
+
+func (s times) String() string {
+	return fmt.Sprintf("%d requests, p50 %v, p99 %v", len(s), s.at(0.5).Round(10*time.Microsecond), s.at(0.99).Round(10*time.Microsecond))
+}
+
+// work is what a caller does meanwhile: it reads, writes, and follows what it
+// writes. All of it must succeed, as client-go sees it, which heeds Retry-After.
+func work(t *testing.T, p *proxy.Proxy, length time.Duration) times {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	cfg := p.Config(world.Token("admin"))
+	cfg.QPS = -1
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := client.CoreV1().ConfigMaps("default")
+	var took times
+	timed := func(what string, do func() error) {
+		start := time.Now()
+		if err := do(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		took = append(took, time.Since(start))
+	}
+	pace := time.NewTicker(10 * time.Millisecond)
+	defer pace.Stop()
+	for n := 0; n == 0 || ctx.Err() == nil; n++ {
+		<-pace.C
+		name, want := fmt.Sprintf("c-%04d", n%objects), strconv.FormatInt(time.Now().UnixNano(), 10)
+		var wrote *corev1.ConfigMap
+		timed("write", func() (err error) {
+			m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"text": want}}
+			wrote, err = maps.Update(t.Context(), m, metav1.UpdateOptions{})
+			return err
+		})
+		if wrote == nil {
+			continue
+		}
+		for _, rv := range []string{"", wrote.ResourceVersion} {
+			timed("read", func() error {
+				got, err := maps.Get(t.Context(), name, metav1.GetOptions{ResourceVersion: rv})
+				if err == nil && got.Data["text"] != want {
+					t.Errorf("%s at %q is not what was written to it", name, rv)
+				}
+				return err
+			})
+		}
+	}
+	return took
+}
+
+// peak is the most that the proxy has taken so far, in MiB.
+func peak(t *testing.T, p *proxy.Proxy) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		t.Skipf("no /proc: %v", err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib >> 10
+}
+
+// settle waits until the attacks have left no more than most of something.
+func settle(t *testing.T, p *proxy.Proxy, series string, most float64) {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(3 * time.Minute)
+	for got := p.Gauge(series); got > most; got = p.Gauge(series) {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("%s is %.0f after the attacks, and was to be at most %.0f", series, got, most)
+		}
+	}
+}
