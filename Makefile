@@ -63,7 +63,7 @@ bench: ## measure requests sent directly and through the proxy, side by side
 	$(GO) test ./test/bench -run '^$$' -bench . -benchtime 5x -timeout 60m
 
 soak: programs ## read and write through the cache for a quarter of an hour, and check all that was seen
-	PORTICO_SOAK=1000000 $(GO) test ./core/cache -v -count 1 -timeout 2h -run '^(TestReadsAreLinearizable|TestSessionsSeeTheirWrites)$$'
+	PORTICO_SOAK=1000000 $(GO) test ./core/cache ./core/view/lens -v -count 1 -timeout 2h -run '^(TestReadsAreLinearizable|TestSessionsSeeTheirWrites|TestWatchersHaveWhatListsTell)$$'
 
 chaos: programs ## kill and freeze API servers, etcd and proxies under load for an hour, and check all that was seen
 	PORTICO_CHAOS=1h $(GO) test ./test/chaos -v -count 1 -timeout 3h

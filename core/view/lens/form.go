@@ -3,7 +3,9 @@ package lens
 import (
 	"bytes"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -56,21 +58,41 @@ func formOf(r *http.Request, verb string) form {
 }
 
 // ask makes r ask for whole objects.
-func (f form) ask(r *http.Request) *http.Request {
+func (f form) ask(r *http.Request, verb string) *http.Request {
 	r.Header = r.Header.Clone()
 	r.Header.Set("Accept-Encoding", "identity")
 	if f.partial {
 		r.Header.Set("Accept", "application/json")
 	}
-	known := []metav1.IncludeObjectPolicy{"", metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject}
-	if f.table && slices.Contains(known, f.include) {
-		to := *r.URL
-		query := to.Query()
+	query, changed := r.URL.Query(), false
+	if f.table && slices.Contains(included, f.include) {
 		query.Set("includeObject", string(metav1.IncludeObject))
+		changed = true
+	}
+	if verb == "list" && askWholeList(query) || changed {
+		to := *r.URL
 		to.RawQuery = query.Encode()
 		r.URL = &to
 	}
 	return r
+}
+
+var included = []metav1.IncludeObjectPolicy{"", metav1.IncludeNone, metav1.IncludeMetadata, metav1.IncludeObject}
+
+// askWholeList takes the limit from a list, which any server may do. The token that
+// ends a page names the page's last object, and that may not exist for the caller. It
+// reports whether there was one.
+func askWholeList(query url.Values) bool {
+	limit, err := strconv.ParseInt(query.Get("limit"), 10, 64)
+	if err != nil || limit <= 0 {
+		return false
+	}
+	query.Del("limit")
+	rv := query.Get("resourceVersion")
+	if rv != "" && rv != "0" && !query.Has("resourceVersionMatch") {
+		query.Set("resourceVersionMatch", string(metav1.ResourceVersionMatchExact)) // which the limit has meant
+	}
+	return true
 }
 
 // render is how a caller gets a whole object.

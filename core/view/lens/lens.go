@@ -54,7 +54,7 @@ func On(r *http.Request) (*http.Request, error) {
 	l := &Lens{views: view.From(r.Context()), info: info, form: formOf(r, info.Verb), shown: map[string]shown{}}
 	l.resource = schema.GroupVersionResource{Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource}
 	l.ctx = context.WithValue(r.Context(), lensKey{}, l)
-	l.asked = l.form.ask(r.WithContext(l.ctx))
+	l.asked = l.form.ask(r.WithContext(l.ctx), info.Verb)
 	return l.asked, nil
 }
 
