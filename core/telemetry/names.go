@@ -107,6 +107,15 @@ const (
 	metricTerminated        = "portico_terminated_watchers_total"
 )
 
+// Metrics of replicas.
+const (
+	metricReplicasPeers   = "portico_replicas_peers"
+	metricReplicasHeld    = "portico_replicas_leases_held"
+	metricReplicasInTouch = "portico_replicas_in_touch"
+	metricReplicasLost    = "portico_replicas_lost_touch_total"
+	metricReplicasFailed  = "portico_replicas_failed_tellings_total"
+)
+
 // Metrics of filters that run plugins. A filter is named by its FilterBinding.
 const (
 	metricFilterDuration = "portico_filter_duration_seconds"
@@ -123,15 +132,16 @@ const (
 
 // Why a read is not answered from memory.
 const (
-	PassedUnsupported = "unsupported" // memory does not know what is asked, or not in this form
-	PassedPolicy      = "policy"      // the resource is not kept
-	PassedNewestGet   = "newest_get"  // one object at its newest version costs upstream no more than a proof
-	PassedNotGranted  = "not_granted" // the caller is not known, may not, or impersonates
-	PassedLoading     = "loading"     // the collection is not there yet
-	PassedUnavailable = "unavailable" // the collection cannot be had: forbidden, too large, gone
-	PassedHistory     = "history"     // older than what memory remembers
-	PassedNotFound    = "not_found"   // upstream may know of it
-	PassedNotCurrent  = "not_current" // memory could not be shown to be new enough in time
+	PassedUnsupported = "unsupported"  // memory does not know what is asked, or not in this form
+	PassedPolicy      = "policy"       // the resource is not kept
+	PassedNewestGet   = "newest_get"   // one object at its newest version costs upstream no more than a proof
+	PassedNotGranted  = "not_granted"  // the caller is not known, may not, or impersonates
+	PassedLoading     = "loading"      // the collection is not there yet
+	PassedUnavailable = "unavailable"  // the collection cannot be had: forbidden, too large, gone
+	PassedHistory     = "history"      // older than what memory remembers
+	PassedNotFound    = "not_found"    // upstream may know of it
+	PassedNotCurrent  = "not_current"  // memory could not be shown to be new enough in time
+	PassedOutOfTouch  = "out_of_touch" // a replica may have acknowledged what we have not heard of
 )
 
 // How a read of the newest state knew that memory had it.
