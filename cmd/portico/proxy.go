@@ -30,6 +30,7 @@ import (
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/controller"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/replicas"
 	"github.com/portico-proxy/portico/core/server"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/upstream"
@@ -93,7 +94,10 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress, debug: map[string]http.Handler{}}
+	p := &proxy{
+		log: klog.Background().WithName("portico"), metricsAddress: o.metricsAddress,
+		debug: map[string]http.Handler{}, ready: map[string]healthz.Checker{},
+	}
 	if err := limitMemory(p.log); err != nil {
 		p.log.Error(err, "memory is not limited")
 	}
@@ -135,7 +139,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.ready = map[string]healthz.Checker{"policies": chain.Ready, "serving": p.server.Ready, "upstream": p.upstream.Ready}
+	p.ready["policies"], p.ready["serving"], p.ready["upstream"] = chain.Ready, p.server.Ready, p.upstream.Ready
 	follow, err := p.policies(cfg, o, chain, deps)
 	if err != nil {
 		return nil, err
@@ -169,8 +173,12 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 		return filters.Deps{}, err
 	}
 	p.gate = d.Gate
+	peers, err := p.join(client, o)
+	if err != nil {
+		return filters.Deps{}, err
+	}
 	if o.watchCache {
-		if d.Memory, err = p.remember(cfg, own, o); err != nil {
+		if d.Memory, err = p.remember(cfg, own, o, peers); err != nil {
 			return filters.Deps{}, err
 		}
 	}
@@ -179,9 +187,9 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 }
 
 // remember prepares what answers from memory, and what keeps it honest.
-func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions) (*cache.Cache, error) {
+func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions, peers *replicas.Replicas) (*cache.Cache, error) {
 	c, err := cache.New(cache.Options{
-		Upstream: own.Transport, Base: p.upstream.Base(), MemoryBudget: o.cacheMemory.Value(), Log: p.log.WithName("cache"),
+		Upstream: own.Transport, Base: p.upstream.Base(), MemoryBudget: o.cacheMemory.Value(), Replicas: peers, Log: p.log.WithName("cache"),
 	})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,8 @@ type proxyOptions struct {
 	watchCache  bool
 	cacheMemory resource.QuantityValue
 
+	replicas replicaOptions
+
 	nodeName       string
 	policyDir      string
 	watchPolicies  bool
@@ -72,6 +74,7 @@ func defaultProxyOptions() *proxyOptions {
 		watchCache:     true,
 		watchPolicies:  true,
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
+		replicas:       replicaOptions{advertisePort: 6444},
 		metricsAddress: "127.0.0.1:8080",
 		healthAddress:  ":8081",
 		logging:        logsapi.NewLoggingConfiguration(),
@@ -85,6 +88,7 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 	o.addServingFlags(sets.FlagSet("serving"))
 	o.addCallerFlags(sets.FlagSet("caller"))
 	o.addMemoryFlags(sets.FlagSet("memory"))
+	o.replicas.addFlags(sets.FlagSet("replicas"))
 	o.addOperationFlags(sets.FlagSet("operation"))
 	logs := sets.FlagSet("logs")
 	logsapi.AddFlags(o.logging, logs)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/replicas"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/view"
 )
@@ -58,6 +59,9 @@ type Options struct {
 	// Compress says whether to compress for r's sender if it takes gzip. Nil
 	// means [IsRemote].
 	Compress func(r *http.Request) bool
+	// Replicas are proxies that the clients of this one may also read from. Nil is
+	// none. They are started by whoever made them.
+	Replicas *replicas.Replicas
 	Log      logr.Logger
 }
 
@@ -65,6 +69,7 @@ type Options struct {
 type Cache struct {
 	streams  *streams
 	ledger   ledger
+	replicas *replicas.Replicas
 	policies atomic.Pointer[Policies]
 	passed   tally // reads that upstream answers, by reason
 	compress func(*http.Request) bool
@@ -87,7 +92,10 @@ func New(o Options) (*Cache, error) {
 	if o.Compress == nil {
 		o.Compress = IsRemote
 	}
-	c := &Cache{streams: newStreams(o), compress: o.Compress, newest: newest}
+	c := &Cache{streams: newStreams(o), compress: o.Compress, replicas: o.Replicas, newest: newest}
+	if c.replicas != nil {
+		c.replicas.Keep(&c.ledger)
+	}
 	c.streams.restored = c.ledger.forget
 	c.SetPolicies(o.Policies)
 	return c, nil
@@ -314,14 +322,33 @@ func (a *answer) head(contentType, servedBy string, age time.Duration) {
 }
 
 // readYourWrites waits until memory has every write that the ledger knows of.
-// What asks for the newest then gets what is in memory.
+// What asks for the newest then gets what is in memory. A proxy that may not have
+// heard of all writes leaves it to upstream.
 func (a *answer) readYourWrites() bool {
-	floor, err := a.cache.ledger.floor(a.r.Context(), a.gvr.GroupResource(), a.entry.Stream)
+	gr := a.gvr.GroupResource()
+	since, ok := a.cache.replicas.Touch()
+	if !ok {
+		a.why = telemetry.PassedOutOfTouch
+		return false
+	}
+	floor, err := a.cache.ledger.floor(a.r.Context(), gr, a.entry.Stream, since)
 	if err != nil {
 		return false
 	}
-	_, ok := a.reach(floor)
-	return ok
+	if _, ok = a.reach(floor); ok {
+		return true
+	}
+	if now, err := a.entry.Current(a.r.Context()); err == nil {
+		a.cache.ledger.lower(gr, floor, now)
+	}
+	return false
+}
+
+// show has everybody know that a session is going to see what happened at rv.
+func (a *answer) show(rv uint64) {
+	if a.session && a.cache.replicas != nil {
+		a.cache.note(a.gvr.GroupResource(), rv)
+	}
 }
 
 // get answers a GET of any or of a minimal resourceVersion. What is not there

@@ -39,8 +39,17 @@ func newest(ctx context.Context, e *entry) (uint64, error) { return e.Current(ct
 
 // reach waits for the collection to reach rv, and makes it if it does not come
 // by itself. It reports false if that takes too long, or if there is no such
-// resourceVersion yet: what to say to that is upstream's business.
+// resourceVersion yet: what to say to that is upstream's business. A session may
+// be shown the state.
 func (a *answer) reach(rv uint64) (*stream.State, bool) {
+	st, ok := a.attain(rv)
+	if ok {
+		a.show(st.Altered)
+	}
+	return st, ok
+}
+
+func (a *answer) attain(rv uint64) (*stream.State, bool) {
 	st := a.entry.State()
 	if st.Applied >= rv {
 		return st, true

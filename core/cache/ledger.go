@@ -13,19 +13,25 @@ import (
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/replicas"
 )
 
 // The ledger is what makes session reads see every earlier write through this
 // proxy: before a write's response leaves, the resourceVersion it made is noted
 // for its resource, and reads wait until memory has reached it. The events of
-// our own writes are on their way already, so that takes milliseconds.
+// our own writes are on their way already, so that takes milliseconds. What a
+// session is shown is noted as well, so that it sees nothing older elsewhere.
+//
+// Replicas tell each other what is noted, see [replicas.Ledger].
 //
 // Synchronous side effects on other resources (a Service's IPAddress, an
 // eviction's PodDisruptionBudget) are not noted.
 type ledger struct {
 	mu     sync.Mutex // guards following
 	floors map[schema.GroupResource]*floor
-	lost   bool // what is noted is lost, as a test wants it
+	// version counts what has been noted here.
+	version uint64
+	lost    bool // what is noted is lost, as a test wants it
 }
 
 // floor is how new a session's read of one resource must be at least.
@@ -36,6 +42,14 @@ type floor struct {
 	// they were made. The first settled of them lie below rv. Both only grow:
 	// of two readers that settle the same writes, one may come late.
 	unknown, settled int
+	// touch is the loss of touch with replicas up to which what they acknowledged
+	// lies below rv.
+	touch uint64
+
+	// What was noted here, and not heard of: the latest resourceVersion, and the
+	// ledger's version when it was noted and when unknown last grew.
+	own            uint64
+	noted, doubted uint64
 }
 
 func (l *ledger) of(r schema.GroupResource) *floor {
@@ -50,27 +64,64 @@ func (l *ledger) of(r schema.GroupResource) *floor {
 	return f
 }
 
-// note records a write. rv 0 means that it is not known where it landed.
-func (l *ledger) note(r schema.GroupResource, rv uint64) {
+// note records that a session has written or seen rv. 0 means that it is not known
+// what it was. Whoever knows the version that note returns knows of it.
+func (l *ledger) note(r schema.GroupResource, rv uint64) (version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := l.of(r)
-	if l.lost {
-		return
-	}
-	if rv == 0 {
+	switch {
+	case l.lost:
+	case rv == 0:
+		l.version++
 		f.unknown++
-		return
+		f.doubted = l.version
+		return f.doubted
+	case rv > f.own:
+		l.version++
+		f.own, f.noted = rv, l.version
+		f.rv = max(f.rv, rv)
 	}
-	f.rv = max(f.rv, rv)
+	return f.noted
 }
 
-// floor returns the resourceVersion that a session's read must have reached.
-func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.Stream) (uint64, error) {
+// Since returns what was noted here after version.
+func (l *ledger) Since(version uint64) ([]replicas.Floor, uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []replicas.Floor
+	for r, f := range l.floors {
+		one := replicas.Floor{Group: r.Group, Resource: r.Resource, Unknown: f.doubted > version}
+		if f.noted > version {
+			one.ResourceVersion = f.own
+		}
+		if one.Unknown || one.ResourceVersion > 0 {
+			all = append(all, one)
+		}
+	}
+	return all, l.version
+}
+
+// Hear takes what a replica has noted.
+func (l *ledger) Hear(floors []replicas.Floor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, heard := range floors {
+		f := l.of(schema.GroupResource{Group: heard.Group, Resource: heard.Resource})
+		f.rv = max(f.rv, heard.ResourceVersion)
+		if heard.Unknown {
+			f.unknown++
+		}
+	}
+}
+
+// floor returns the resourceVersion that a session's read must have reached, after
+// touch losses of touch with replicas.
+func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.Stream, touch uint64) (uint64, error) {
 	l.mu.Lock()
 	f := *l.of(r)
 	l.mu.Unlock()
-	if f.unknown == f.settled {
+	if f.unknown == f.settled && f.touch >= touch {
 		return f.rv, nil
 	}
 	now, err := s.Current(ctx)
@@ -82,6 +133,7 @@ func (l *ledger) floor(ctx context.Context, r schema.GroupResource, s *stream.St
 	latest := l.of(r)
 	latest.rv = max(latest.rv, now)
 	latest.settled = max(latest.settled, f.unknown)
+	latest.touch = max(latest.touch, touch)
 	return latest.rv, nil
 }
 
@@ -90,8 +142,25 @@ func (l *ledger) forget(r schema.GroupResource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f, ok := l.floors[r]; ok {
-		f.rv = 0
+		f.rv, f.own = 0, 0
 	}
+}
+
+// lower drops a floor that upstream, which is at now, has not reached: it is of
+// before its revision went backwards. What was noted since stays.
+func (l *ledger) lower(r schema.GroupResource, floor, now uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.of(r)
+	if now < floor && f.rv == floor {
+		f.rv, f.own = now, min(f.own, now)
+	}
+}
+
+// note records that a session has written or is going to be shown rv, and returns
+// when all who answer sessions know of it.
+func (c *Cache) note(r schema.GroupResource, rv uint64) {
+	c.replicas.Await(c.ledger.note(r, rv))
 }
 
 // isWrite reports whether r may change objects of a resource that is cached for
@@ -121,7 +190,7 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 	if !c.policy(gr).isSession(r) {
 		return next.ServeHTTP(w, r)
 	}
-	return next.ServeHTTP(&noted{ResponseWriter: w, note: func() { c.ledger.note(gr, 0) }}, r)
+	return next.ServeHTTP(&noted{ResponseWriter: w, note: func() { c.note(gr, 0) }}, r)
 }
 
 // noted tells of a response before the first byte of it leaves.
@@ -154,13 +223,13 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Hand
 	settled := false
 	defer func() {
 		if !settled { // a panic: nobody knows how far it came
-			c.ledger.note(gr, 0)
+			c.note(gr, 0)
 		}
 	}()
 	err := next.ServeHTTP(held, r)
 	settled = true
 	if err != nil {
-		c.ledger.note(gr, 0)
+		c.note(gr, 0)
 		return err
 	}
 	return held.finish()
@@ -173,10 +242,10 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Hand
 func (c *Cache) settle(gr schema.GroupResource, h *heldResponse) {
 	switch {
 	case h.code == http.StatusNotFound, h.code == http.StatusConflict, h.code >= http.StatusInternalServerError, h.tooLong:
-		c.ledger.note(gr, 0)
+		c.note(gr, 0)
 	case h.code >= http.StatusBadRequest:
 	default:
-		c.ledger.note(gr, wire.ResponseVersion(h.body.Bytes()))
+		c.note(gr, wire.ResponseVersion(h.body.Bytes()))
 	}
 }
 

@@ -112,7 +112,11 @@ func (f *follower) sendPast(p *past) bool {
 			return err == nil
 		case kwatch.Added, kwatch.Modified, kwatch.Deleted:
 			o, err := f.entry.Schema.Parse(f.entry.Format, p.event.Raw)
-			if err != nil || !f.send(p.event.Type, o.Raw) || !f.flush() {
+			if err != nil {
+				return false
+			}
+			f.show(o.ResourceVersion)
+			if !f.send(p.event.Type, o.Raw) || !f.flush() {
 				return false
 			}
 			f.since, f.reached = o.ResourceVersion, o.ResourceVersion

@@ -372,6 +372,7 @@ func (f *follower) sendEvent(e *stream.Event) bool {
 	if e.ResourceVersion <= f.since {
 		return true
 	}
+	f.show(e.ResourceVersion)
 	var now []byte
 	before, err := f.see(f.ctx, e.Previous)
 	if err == nil && !e.Deleted {

@@ -42,7 +42,7 @@ func (s *Stream) account(next *State) {
 // off: nobody knows what happened in between.
 func (s *Stream) reset(objects []*wire.Object, rv uint64) {
 	slices.SortFunc(objects, func(a, b *wire.Object) int { return strings.Compare(a.Key, b.Key) })
-	next := &State{Applied: rv, Oldest: rv, objects: newTree()}
+	next := &State{Applied: rv, Altered: rv, Oldest: rv, objects: newTree()}
 	for _, o := range objects {
 		next.objects.ReplaceOrInsert(o)
 		next.bytes += int64(o.Size())
@@ -73,7 +73,7 @@ func (s *Stream) apply(o *wire.Object, deleted bool) {
 		return
 	}
 	s.counts.Events.Add(1)
-	next := &State{Applied: o.ResourceVersion, Oldest: last.Oldest, base: last.base, bytes: last.bytes, first: last.first, history: last.history}
+	next := &State{Applied: o.ResourceVersion, Altered: o.ResourceVersion, Oldest: last.Oldest, base: last.base, bytes: last.bytes, first: last.first, history: last.history}
 	next.objects = last.objects.Clone()
 	e := &Event{ResourceVersion: o.ResourceVersion, Object: o, Previous: previous, Deleted: deleted, bytes: eventOverhead}
 	if deleted {

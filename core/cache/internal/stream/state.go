@@ -26,6 +26,9 @@ type State struct {
 	// Applied is the resourceVersion that the collection has reached: it is
 	// exactly what the API server had at it.
 	Applied uint64
+	// Altered is the resourceVersion of the last change, or of the list that all
+	// began with: there is nothing to see that is later.
+	Altered uint64
 	// Oldest is the earliest resourceVersion that can still be listed at and
 	// watched from.
 	Oldest uint64
