@@ -199,7 +199,7 @@ func (o *redirectOptions) restConfig() (*rest.Config, error) {
 	cfg.UserAgent = "portico/" + version()
 	cfg.QPS = -1 // the server bounds it better
 	// Whether the proxy next door works must not be learnt through the proxy
-	// next door.
+	// next door. What can be has a road of its own.
 	cfg.Dial = markedDialer(o.exemptMark).DialContext
 	return cfg, nil
 }

@@ -246,6 +246,7 @@ func (a *agent) begin(ctx context.Context) error {
 		return err
 	}
 	a.ready.Store(true)
+	a.watcher.road.follow(d.Table)
 	neighbours, err := a.steer.Neighbours()
 	if err == nil && len(neighbours) > 0 {
 		a.log.Info("Other programs choose destinations here too; the one that is first wins", "programs", neighbours)
@@ -379,6 +380,7 @@ func (a *agent) again() error {
 	if err != nil {
 		return err
 	}
+	a.watcher.road.follow(d.Table)
 	a.syncs.WithLabelValues("everything").Observe(time.Since(began).Seconds())
 	return a.stale.sweep(a.world, d, time.Now())
 }

@@ -18,13 +18,13 @@ const byService = "service"
 // watchEndpoints remembers whose endpoints change, so that only those Services
 // are decided on again.
 func (w *watcher) watchEndpoints() error {
-	err := w.main.IndexField(w.ctx, &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {
+	err := w.services.IndexField(w.ctx, &discoveryv1.EndpointSlice{}, byService, func(o client.Object) []string {
 		return []string{o.GetLabels()[discoveryv1.LabelServiceName]}
 	})
 	if err != nil {
 		return err
 	}
-	return w.handle(w.main, &discoveryv1.EndpointSlice{}, func(o any) {
+	return w.handle(w.services, &discoveryv1.EndpointSlice{}, func(o any) {
 		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 			o = gone.Obj
 		}
@@ -60,6 +60,6 @@ func (w *watcher) touched() []types.NamespacedName {
 // endpointSlices are those of one Service.
 func (w *watcher) endpointSlices(of types.NamespacedName) ([]*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
-	err := w.main.List(w.ctx, &list, client.InNamespace(of.Namespace), client.MatchingFields{byService: of.Name})
+	err := w.services.List(w.ctx, &list, client.InNamespace(of.Namespace), client.MatchingFields{byService: of.Name})
 	return pointers(list.Items), err
 }

@@ -42,7 +42,13 @@ type watcher struct {
 	changed func()
 	ctx     context.Context //nolint:containedctx // what it starts lives as long as it
 
-	main cache.Cache // nil without a cluster
+	// main has what decides about the proxy next door, so that it must not come
+	// by that proxy; services have the rest, which is the most. Both are nil
+	// without a cluster.
+	main, services cache.Cache
+	road           *road
+	mapper         meta.RESTMapper
+	resolves       bool
 	// fromFiles says that policies are not the cluster's.
 	fromFiles bool
 
@@ -70,14 +76,18 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 	}
 	w := &watcher{
 		cfg: cfg, scheme: scheme, node: o.nodeName, changed: changed, ctx: ctx,
-		fromFiles: o.policyDir != "", files: &config.Snapshot{},
+		road: newRoad(o.exemptMark), resolves: o.resolveServices, fromFiles: o.policyDir != "", files: &config.Snapshot{},
 		moved: map[types.NamespacedName]bool{}, elsewhere: map[string]*elsewhere{},
 	}
 	if cfg == nil {
 		return w, nil
 	}
-	w.main, err = cache.New(cfg, cache.Options{
+	if w.mapper, err = newMapper(cfg); err != nil {
+		return nil, err
+	}
+	options := cache.Options{
 		Scheme:           scheme,
+		Mapper:           w.mapper,
 		DefaultTransform: cache.TransformStripManagedFields(),
 		// Nothing that is read here is written to.
 		DefaultUnsafeDisableDeepCopy: new(true),
@@ -85,22 +95,41 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 			&corev1.Pod{}:  {Field: fields.OneTermEqualSelector("spec.nodeName", o.nodeName)},
 			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", o.nodeName)},
 		},
-	})
-	if err != nil {
+	}
+	if w.main, err = cache.New(cfg, options); err != nil {
 		return nil, fmt.Errorf("watch cluster: %w", err)
 	}
-	return w, w.observe(o)
+	options.ByObject = nil
+	if w.services, err = cache.New(w.road.config(cfg), options); err != nil {
+		return nil, fmt.Errorf("watch cluster: %w", err)
+	}
+	return w, w.observe()
+}
+
+func newMapper(cfg *rest.Config) (meta.RESTMapper, error) {
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	mapper, err := apiutil.NewDynamicRESTMapper(cfg, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the cluster's resources: %w", err)
+	}
+	return mapper, nil
 }
 
 // observe asks for the kinds that matter. EndpointSlices, the most numerous, only
 // matter to Services.
-func (w *watcher) observe(o *redirectOptions) error {
-	kinds := []client.Object{&corev1.Service{}, &corev1.Pod{}, &corev1.Node{}}
-	if o.resolveServices {
+func (w *watcher) observe() error {
+	if w.resolves {
 		if err := w.watchEndpoints(); err != nil {
 			return err
 		}
 	}
+	if err := w.watch(w.services, &corev1.Service{}); err != nil {
+		return err
+	}
+	kinds := []client.Object{&corev1.Pod{}, &corev1.Node{}}
 	if !w.fromFiles {
 		if err := w.knowsPolicies(); err != nil {
 			return err
@@ -118,15 +147,7 @@ func (w *watcher) observe(o *redirectOptions) error {
 // knowsPolicies gives a word to whoever forgot the custom resources, instead of
 // waiting for them.
 func (w *watcher) knowsPolicies() error {
-	httpClient, err := rest.HTTPClientFor(w.cfg)
-	if err != nil {
-		return err
-	}
-	mapper, err := apiutil.NewDynamicRESTMapper(w.cfg, httpClient)
-	if err != nil {
-		return fmt.Errorf("ask for the cluster's resources: %w", err)
-	}
-	_, err = mapper.RESTMapping(v1beta1.GroupVersion.WithKind("LocalRedirectPolicy").GroupKind(), v1beta1.GroupVersion.Version)
+	_, err := w.mapper.RESTMapping(v1beta1.GroupVersion.WithKind("LocalRedirectPolicy").GroupKind(), v1beta1.GroupVersion.Version)
 	if meta.IsNoMatchError(err) {
 		return fmt.Errorf("the cluster knows no LocalRedirectPolicy: apply the custom resources (crds/manifests/balancing.elf.io_*.yaml), or give --policy-dir")
 	}
@@ -157,10 +178,12 @@ func (w *watcher) start() error {
 	if w.main == nil {
 		return nil
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- w.main.Start(w.ctx) }()
+	failed := make(chan error, 2)
+	for _, c := range []cache.Cache{w.main, w.services} {
+		go func() { failed <- c.Start(w.ctx) }()
+	}
 	synced := make(chan bool, 1)
-	go func() { synced <- w.main.WaitForCacheSync(w.ctx) }()
+	go func() { synced <- w.main.WaitForCacheSync(w.ctx) && w.services.WaitForCacheSync(w.ctx) }()
 	select {
 	case err := <-failed:
 		return errors.Join(err, w.ctx.Err())
@@ -221,14 +244,16 @@ func (w *watcher) read(world *redirect.World) error {
 	var nodes corev1.NodeList
 	var local v1beta1.LocalRedirectPolicyList
 	var balancing v1beta1.BalancingPolicyList
-	lists := []client.ObjectList{&services, &slices, &pods, &nodes}
-	if !w.fromFiles {
-		lists = append(lists, &local, &balancing)
+	errs := []error{w.services.List(w.ctx, &services), w.main.List(w.ctx, &pods), w.main.List(w.ctx, &nodes)}
+	// What is asked for is watched from then on.
+	if w.resolves {
+		errs = append(errs, w.services.List(w.ctx, &slices))
 	}
-	for _, list := range lists {
-		if err := w.main.List(w.ctx, list); err != nil {
-			return err
-		}
+	if !w.fromFiles {
+		errs = append(errs, w.main.List(w.ctx, &local), w.main.List(w.ctx, &balancing))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	world.Services, world.EndpointSlices = pointers(services.Items), pointers(slices.Items)
 	world.Pods, world.Nodes = pointers(pods.Items), pointers(nodes.Items)
