@@ -78,14 +78,15 @@ func Object(r *http.Request) (same *http.Request, object []byte, err error) {
 	default:
 		return r, nil, unreadable("Content-Type")
 	}
-	if err != nil || !unambiguous(object) {
+	if err != nil || !bytes.HasPrefix(bytes.TrimSpace(object), []byte("{")) || !Unambiguous(object) {
 		return r, nil, apierrors.NewBadRequest("the object in the request cannot be read, or names a field twice")
 	}
 	return r, object, nil
 }
 
-func unambiguous(object []byte) bool {
-	var fields map[string]any
+// Unambiguous reports JSON whose objects name no member twice.
+func Unambiguous(object []byte) bool {
+	var fields any
 	strict, err := kjson.UnmarshalStrict(object, &fields)
 	return err == nil && len(strict) == 0
 }

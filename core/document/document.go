@@ -100,6 +100,9 @@ var (
 // Token makes a name fit for a pointer.
 func Token(name string) string { return escape.Replace(name) }
 
+// Name is what a pointer's token stands for.
+func Name(token string) string { return unescape.Replace(token) }
+
 // child finds a member of the object, or an element of the array, that begins at
 // at, and returns where it begins with and without its name, or -1.
 func child(b []byte, at int, token string) (whole, value int) {
