@@ -19,6 +19,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&WasmFilter{}, &WasmFilterList{},
 		&FilterBinding{}, &FilterBindingList{},
 		&RegoPolicy{}, &RegoPolicyList{},
+		&NodePolicy{}, &NodePolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
