@@ -17,6 +17,7 @@ import (
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
+	"github.com/portico-proxy/portico/filters/noderestriction"
 	"github.com/portico-proxy/portico/filters/rego"
 	"github.com/portico-proxy/portico/filters/talkers"
 	"github.com/portico-proxy/portico/filters/throttle"
@@ -37,6 +38,9 @@ type Deps struct {
 	ClientCA func() (x509.VerifyOptions, bool)
 	// ImpersonateX509 passes callers with a certificate on by impersonation.
 	ImpersonateX509 bool
+	// Nodes knows nodes and their pods. Without it, requests that a NodePolicy may be
+	// about are refused.
+	Nodes *noderestriction.Library
 	// Modules are those of WebAssembly filters. Without it, requests that are bound
 	// to one fare as if it had failed.
 	Modules *wasm.Library
@@ -83,7 +87,13 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 		memory = append(memory, d.Memory)
 	}
 	last := d.Upstream
-	policies, found := d.Policies.Compile(s)
+	nodes, found := d.Nodes.Compile(s)
+	if nodes.Binds() {
+		nodes.Ask = ask
+		restrict, needed = append(restrict, nodes), append(needed, nodes.Needs)
+	}
+	policies, foundToo := d.Policies.Compile(s)
+	maps.Copy(found, foundToo)
 	if policies.Binds() {
 		restrict, needed = append(restrict, policies), append(needed, policies.Needs)
 	}
@@ -92,7 +102,7 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	if modules.Binds() {
 		restrict, needed = append(restrict, modules), append(needed, modules.Needs)
 	}
-	if policies.Throttles() {
+	if policies.Throttles() || nodes.Limits() {
 		door := &throttle.Filter{Limiter: d.Limiter, Ask: ask}
 		restrict, last = append(restrict, door), door.Upstream(last)
 	}
@@ -113,7 +123,7 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	}
 	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,
-		restrict, // may it pass, how, and when: policies in Rego, WebAssembly filters, limits
+		restrict, // may it pass, how, and when: NodePolicies, policies in Rego, WebAssembly filters, limits
 		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked}}, // whether memory may answer
 		memory, // reads that memory can answer stop here
 	)...), found

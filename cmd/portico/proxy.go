@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/controller"
@@ -169,7 +170,9 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Gate, err = authz.NewGate(client.AuthorizationV1()); err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Modules, err = p.modules(client, o); err != nil {
+	rooms := body.NewRooms()
+	d.Nodes = p.nodes(client, o, rooms)
+	if d.Modules, err = p.modules(client, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
 	p.gate = d.Gate
@@ -235,6 +238,7 @@ var followed = []schema.GroupVersionResource{
 	v1alpha1.GroupVersion.WithResource("wasmfilters"),
 	v1alpha1.GroupVersion.WithResource("regopolicies"),
 	v1alpha1.GroupVersion.WithResource("filterbindings"),
+	v1alpha1.GroupVersion.WithResource("nodepolicies"),
 }
 
 // policies compiles a chain for each state of the policy directory and of the

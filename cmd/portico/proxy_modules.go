@@ -10,11 +10,12 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
 // modules prepares what runs WebAssembly filters.
-func (p *proxy) modules(client kubernetes.Interface, o proxyOptions) (*wasm.Library, error) {
+func (p *proxy) modules(client kubernetes.Interface, o proxyOptions, rooms *body.Rooms) (*wasm.Library, error) {
 	configMap := func(ctx context.Context, namespace, name, key string) ([]byte, error) {
 		m, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -31,7 +32,7 @@ func (p *proxy) modules(client kubernetes.Interface, o proxyOptions) (*wasm.Libr
 		return nil, err
 	}
 	sources := wasm.Sources{ConfigMap: configMap, URL: wasm.FromURL(http.DefaultClient), OCI: wasm.FromOCI(http.DefaultClient, login)}
-	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: sources, Observe: p.decided, Log: p.log.WithName("wasm")})
+	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: sources, Rooms: rooms, Observe: p.decided, Log: p.log.WithName("wasm")})
 }
 
 // registryLogin finds credentials of registries where docker keeps them; nil is

@@ -1,0 +1,93 @@
+package noderestriction
+
+import (
+	"strings"
+
+	"github.com/portico-proxy/portico/core/document"
+	"github.com/portico-proxy/portico/core/limit"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+)
+
+// event lets the node tell what happens to its own objects, as often as its budget
+// allows.
+func (e *exchange) event(r *rule) error {
+	about := ref{"events", e.info.Namespace, e.info.Name}
+	switch e.info.Verb {
+	case "create":
+		object, err := e.object()
+		if err != nil {
+			return err
+		}
+		if about, err = e.subject(r, object); err != nil {
+			return err
+		}
+	case "update", "patch":
+		if !e.isOwnEvent() {
+			return e.forbidden(r, "it is about no pod of this node")
+		}
+	default:
+		return e.forbidden(r, "it is not for this node")
+	}
+	if r.spec.Events != nil {
+		e.limits = append(e.limits, r.budget(e.node.name, about)...)
+	}
+	return nil
+}
+
+// subject is what an event is about: a pod of the node, the node, or what a pod of
+// it needs.
+func (e *exchange) subject(r *rule, object []byte) (ref, error) {
+	at := "/involvedObject"
+	if e.info.APIGroup != "" {
+		at = "/regarding"
+	}
+	kind, namespace, name := document.Text(object, at+"/kind"), document.Text(object, at+"/namespace"), document.Text(object, at+"/name")
+	about := ref{kind, namespace, name}
+	switch kind {
+	case nodeKind:
+		if name == e.node.name {
+			return about, nil
+		}
+	case podKind:
+		if e.node.pods.pod(namespace, name) != nil || e.node.pods.wasThere(namespace, name) {
+			return about, nil
+		}
+		if here, _, err := e.node.isHere(e.r.Context(), namespace, name); here || err != nil {
+			return about, err
+		}
+	case "PersistentVolumeClaim":
+		if e.node.pods.needs(ref{claims, namespace, name}) {
+			return about, nil
+		}
+	}
+	return about, e.forbidden(r, "it is about no pod of this node")
+}
+
+// isOwnEvent reports an event that has been called as those about the node and its
+// pods are.
+func (e *exchange) isOwnEvent() bool {
+	name := e.info.Name
+	i := strings.LastIndexByte(name, '.')
+	if i < 0 {
+		return false
+	}
+	about := name[:i]
+	return about == e.node.name || e.node.pods.pod(e.info.Namespace, about) != nil || e.node.pods.wasThere(e.info.Namespace, about)
+}
+
+// budget is what the rule leaves for events about an object.
+func (r *rule) budget(node string, about ref) (all []limit.Limit) {
+	of := func(rate *v1alpha1.EventRate, id string, key ...string) {
+		if rate == nil {
+			return
+		}
+		all = append(all, limit.Limit{
+			Policy: "NodePolicy/" + r.name, ID: id, Key: key, Applies: limit.Client, OnExceed: limit.Reject, Audit: r.audits(),
+			Tokens: &limit.Tokens{Rate: float64(rate.PerMinute) / 60, Burst: float64(rate.Burst)}, Cost: limit.Cost{Fixed: 1},
+			Message: "there are too many events of this node",
+		})
+	}
+	of(r.spec.Events.PerObject, "events-per-object", node, about.resource, about.namespace, about.name)
+	of(r.spec.Events.PerNode, "events-per-node", node)
+	return all
+}

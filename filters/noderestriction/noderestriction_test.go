@@ -1,0 +1,213 @@
+package noderestriction
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// knowing is a library that knows of node n1 and its pod, and follows nobody.
+func knowing(t *testing.T, is labels.Set) *Library {
+	t.Helper()
+	l := NewLibrary(Options{})
+	l.ctx = t.Context()
+	n := newNode("n1", nil, func() { l.judgeWatches(l.known("n1")) })
+	n.onceFollowed.Do(func() {})
+	n.labels.Store(&is)
+	close(n.known)
+	close(n.loaded)
+	n.pods.put(withSecret("1", "1", "own"))
+	l.nodes["n1"] = n
+	return l
+}
+
+func policy(name string, change func(*v1alpha1.NodePolicySpec)) runtime.Object {
+	p := &v1alpha1.NodePolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Spec.Nodes.Names = []string{"n1"}
+	if change != nil {
+		change(&p.Spec)
+	}
+	return p
+}
+
+// ask sends a request as a pod of n1.
+func ask(t *testing.T, f *Filter, target string, info request.RequestInfo, next pipeline.HandlerFunc, headers ...string) error {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	info.IsResourceRequest = true
+	caller := &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"n1"}}}
+	ctx := request.WithUser(request.WithRequestInfo(t.Context(), &info), caller)
+	if next == nil {
+		next = func(http.ResponseWriter, *http.Request) error { return nil }
+	}
+	return f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), next)
+}
+
+func codeOf(err error) int32 {
+	if err == nil {
+		return http.StatusOK
+	}
+	return pipeline.StatusOf(err).Code
+}
+
+func compiled(t *testing.T, l *Library, policies ...runtime.Object) *Filter {
+	t.Helper()
+	f, found := l.Compile(&config.Snapshot{Objects: policies})
+	if len(found) > 0 {
+		t.Fatal(found)
+	}
+	return f
+}
+
+func TestWebSocketsShowNothingThatNobodyHasLookedAt(t *testing.T) {
+	f := compiled(t, knowing(t, nil), policy("p", nil))
+	watch := request.RequestInfo{Verb: "watch", Resource: "secrets"}
+	if got := codeOf(ask(t, f, "/api/v1/secrets?watch=1", watch, nil, "Upgrade", "websocket", "Connection", "Upgrade")); got != http.StatusBadRequest {
+		t.Errorf("got %d", got)
+	}
+	if got := codeOf(ask(t, f, "/api/v1/secrets?watch=1", watch, nil)); got != http.StatusOK {
+		t.Errorf("over HTTP: %d", got)
+	}
+}
+
+func TestListsOfWhatIsGrantedAreBounded(t *testing.T) {
+	f := compiled(t, knowing(t, nil), policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.MaxList, s.Reads = 100, []v1alpha1.NodeRead{{Resource: "services"}}
+	}))
+	for target, want := range map[string]int32{
+		"/api/v1/services": 403, "/api/v1/services?limit=101": 403, "/api/v1/services?limit=-1": 403, "/api/v1/services?limit=100": 200,
+	} {
+		if got := codeOf(ask(t, f, target, request.RequestInfo{Verb: "list", Resource: "services"}, nil)); got != want {
+			t.Errorf("%s: %d", target, got)
+		}
+	}
+	if got := codeOf(ask(t, f, "/api/v1/secrets", request.RequestInfo{Verb: "list", Resource: "secrets"}, nil)); got != http.StatusOK {
+		t.Errorf("what is few: %d", got)
+	}
+}
+
+func TestARequestMustPassAllPoliciesThatMeanItsNode(t *testing.T) {
+	services := func(s *v1alpha1.NodePolicySpec) {
+		s.Reads = []v1alpha1.NodeRead{{Resource: "deployments", Group: "apps"}}
+	}
+	info := request.RequestInfo{Verb: "list", APIGroup: "apps", Resource: "deployments"}
+	one := compiled(t, knowing(t, nil), policy("a", services))
+	if got := codeOf(ask(t, one, "/apis/apps/v1/deployments", info, nil)); got != http.StatusOK {
+		t.Errorf("one: %d", got)
+	}
+	two := compiled(t, knowing(t, nil), policy("a", services), policy("b", nil))
+	if got := codeOf(ask(t, two, "/apis/apps/v1/deployments", info, nil)); got != http.StatusForbidden {
+		t.Errorf("two: %d", got)
+	}
+}
+
+func TestNodeThatIsNotThereIsMeantByAllSelectors(t *testing.T) {
+	selecting := policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.Nodes = v1alpha1.MeantNodes{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"trust": "low"}}}
+	})
+	l := knowing(t, labels.Set{"trust": "high"})
+	f := compiled(t, l, selecting)
+	info := request.RequestInfo{Verb: "get", Namespace: "shop", Resource: "services", Name: "web"}
+	if got := codeOf(ask(t, f, "/", info, nil)); got != http.StatusOK {
+		t.Errorf("trusted: %d", got)
+	}
+	l.nodes["n1"].labels.Store(nil)
+	if got := codeOf(ask(t, f, "/", request.RequestInfo{Verb: "list", Resource: "deployments"}, nil)); got != http.StatusForbidden {
+		t.Errorf("not there: %d", got)
+	}
+}
+
+// TestNewsEndsOnlyWhatItConcerns has one watch of one Secret and one of pods.
+func TestNewsEndsOnlyWhatItConcerns(t *testing.T) {
+	l := knowing(t, nil)
+	f := compiled(t, l, policy("p", nil))
+	n := l.nodes["n1"]
+	ended := func(ctx context.Context) bool {
+		for _, v := range view.From(ctx) {
+			select {
+			case <-v.Changed():
+				return true
+			default:
+			}
+		}
+		return ctx.Err() != nil
+	}
+	secret := request.RequestInfo{Verb: "watch", Namespace: "shop", Resource: "secrets", Name: "own", FieldSelector: "metadata.name=own"}
+	during := func(_ http.ResponseWriter, r *http.Request) error {
+		own := r.Context()
+		return ask(t, f, "/", request.RequestInfo{Verb: "watch", Resource: "pods"}, func(_ http.ResponseWriter, r *http.Request) error {
+			pods := r.Context()
+			other := withSecret("2", "2", "another")
+			other.Name = "other"
+			if n.pods.put(other) {
+				n.news()
+			}
+			if ended(own) || ended(pods) {
+				t.Error("a pod that comes ends watches of others")
+			}
+			n.pods.remove(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "1"}})
+			n.news()
+			if !ended(own) || ended(pods) {
+				t.Errorf("of a pod that goes: its Secret's watch ended %v, that of pods %v", ended(own), ended(pods))
+			}
+			compiled(t, l) // without any policy
+			if !ended(pods) {
+				t.Error("a narrowed watch goes on without the policy")
+			}
+			return nil
+		})
+	}
+	if err := ask(t, f, "/", secret, during); err != nil {
+		t.Error(err)
+	}
+	if len(l.watches) > 0 {
+		t.Error("watches that are over are remembered")
+	}
+}
+
+func TestNarrowingKeepsWhatTheClientAsksFor(t *testing.T) {
+	f := compiled(t, knowing(t, nil), policy("p", nil))
+	for selector, want := range map[string]string{
+		"": "spec.nodeName=n1", "status.phase=Running": "status.phase=Running,spec.nodeName=n1", "spec.nodeName=n1": "spec.nodeName=n1",
+	} {
+		err := ask(t, f, "/api/v1/pods?labelSelector=a&fieldSelector="+selector, request.RequestInfo{Verb: "list", Resource: "pods", FieldSelector: selector}, func(_ http.ResponseWriter, r *http.Request) error {
+			info, _ := request.RequestInfoFrom(r.Context())
+			if got := r.URL.Query(); got.Get("fieldSelector") != want || got.Get("labelSelector") != "a" || info.FieldSelector != want {
+				t.Errorf("%q: got %v and %q", selector, got, info.FieldSelector)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got := codeOf(ask(t, f, "/", request.RequestInfo{Verb: "list", Resource: "pods", FieldSelector: "spec.nodeName=n2"}, nil)); got != http.StatusForbidden {
+		t.Errorf("another node's: %d", got)
+	}
+}
+
+func TestWithoutALibraryNothingPasses(t *testing.T) {
+	f, _ := (*Library)(nil).Compile(&config.Snapshot{Objects: []runtime.Object{policy("p", nil)}})
+	if got := codeOf(ask(t, f, "/", request.RequestInfo{Verb: "list", Resource: "pods"}, nil)); got != http.StatusServiceUnavailable {
+		t.Errorf("got %d", got)
+	}
+}
