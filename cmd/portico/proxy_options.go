@@ -53,6 +53,7 @@ type proxyOptions struct {
 	watchPolicies  bool
 	filterCacheDir string
 	registryConfig string
+	decisions      decisionOptions
 
 	metricsAddress    string
 	healthAddress     string
@@ -73,6 +74,7 @@ func defaultProxyOptions() *proxyOptions {
 		drainTimeout:   20 * time.Second,
 		watchCache:     true,
 		watchPolicies:  true,
+		decisions:      decisionOptions{sample: 1, perSecond: 100, mask: []string{"user.extra"}},
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
 		replicas:       replicaOptions{advertisePort: 6444},
 		metricsAddress: "127.0.0.1:8080",
@@ -90,6 +92,7 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 	o.addMemoryFlags(sets.FlagSet("memory"))
 	o.replicas.addFlags(sets.FlagSet("replicas"))
 	o.addOperationFlags(sets.FlagSet("operation"))
+	o.decisions.addFlags(sets.FlagSet("decision log"))
 	logs := sets.FlagSet("logs")
 	logsapi.AddFlags(o.logging, logs)
 	for _, alpha := range []string{"log-json-info-buffer-size", "log-json-split-stream", "log-text-info-buffer-size", "log-text-split-stream"} {

@@ -30,8 +30,12 @@ func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 	p.debug[talkersPath] = describe(d.Talkers.Talkers)
 	memory := d.Memory
 	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }
+	decisions, err := p.logDecisions(o)
+	if err != nil {
+		return err
+	}
 	d.Policies = rego.NewLibrary(rego.Options{
-		Node: o.nodeName, Servable: servable, Account: d.Talkers, Observe: p.decided, Log: p.log.WithName("rego"),
+		Node: o.nodeName, Servable: servable, Account: d.Talkers, Observe: p.decided, Decisions: decisions, Log: p.log.WithName("rego"),
 	})
 	return nil
 }

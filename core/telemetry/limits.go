@@ -44,6 +44,23 @@ func (t *Telemetry) ObserveLimits(keys func() int) (*Limits, error) {
 	return l, nil
 }
 
+// ObserveDecisionLog makes metrics tell what was not logged, as the result is told,
+// until [Telemetry.Shutdown].
+func (t *Telemetry) ObserveDecisionLog() (dropped func(reason string), err error) {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricUnlogged, Help: "Decisions of policies that were to be logged and were not, by reason (rate, queue, size, write).",
+	}, []string{labelReason})
+	if err := t.registry.Register(c); err != nil {
+		return nil, fmt.Errorf("register metrics of the decision log: %w", err)
+	}
+	before := t.undo
+	t.undo = func() { before(); t.registry.Unregister(c) }
+	for _, reason := range []string{UnloggedRate, UnloggedQueue, UnloggedSize, UnloggedWrite} {
+		c.WithLabelValues(reason) // so that it is there before there is one
+	}
+	return func(reason string) { c.WithLabelValues(reason).Inc() }, nil
+}
+
 // Decided counts what became of one request because of one limit.
 func (l *Limits) Decided(policy, limit, outcome string) {
 	l.decisions.WithLabelValues(policy, l.name(policy, limit), outcome).Inc()

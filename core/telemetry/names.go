@@ -121,6 +121,7 @@ const (
 	metricFilterDuration = "portico_filter_duration_seconds"
 	metricLimits         = "portico_limit_decisions_total"
 	metricLimitKeys      = "portico_limit_keys"
+	metricUnlogged       = "portico_decision_log_dropped_total"
 )
 
 // What a plugin decided.
@@ -128,6 +129,14 @@ const (
 	DecisionPass  = "pass"
 	DecisionDeny  = "deny"
 	DecisionError = "error" // it failed, or could not be asked
+)
+
+// Why a decision was not logged that was to be.
+const (
+	UnloggedRate  = "rate"  // there were as many in this second as may be logged
+	UnloggedQueue = "queue" // others wait to be written
+	UnloggedSize  = "size"  // it is too long
+	UnloggedWrite = "write" // it could not be written
 )
 
 // Why a read is not answered from memory.

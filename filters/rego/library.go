@@ -3,6 +3,7 @@ package rego
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,9 @@ type Options struct {
 	// Account tells what callers do; nil knows nothing.
 	Account *talkers.Account
 	Observe Observer
-	Log     logr.Logger
+	// Decisions logs what policies decided; nil logs nothing.
+	Decisions *DecisionLog
+	Log       logr.Logger
 }
 
 // Library has the policies of the configuration that is in force, with what they
@@ -145,7 +148,7 @@ func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string
 	for _, b := range s.BindingsOf(v1alpha1.FilterKindRego, phase) {
 		bound := &binding{name: b.Name, spec: &b.Spec, err: errMissing}
 		if shelf := shelves[b.Spec.FilterRef.Name]; shelf != nil {
-			bound.policy, bound.err = shelf.policy, shelf.err
+			bound.policy, bound.digest, bound.err = shelf.policy, hex.EncodeToString(shelf.good[:]), shelf.err
 		}
 		switch {
 		case bound.policy == nil:

@@ -132,6 +132,12 @@ func at(l *ast.Location) string {
 	return fmt.Sprintf("line %d, column %d: ", l.Row, l.Col)
 }
 
+// path is the package's, as OPA writes it in URLs.
+func (p *Policy) path() string {
+	path, _ := p.pkg.Ptr() // it is a package's: all its parts are constant
+	return path
+}
+
 func (p *Policy) prepare(settings any) (err error) {
 	store := inmem.NewFromObjectWithOpts(map[string]any{"settings": settings}, inmem.OptReturnASTValuesOnRead(true))
 	if p.decision, err = p.ask(store, settings, denySet, warnSet); err != nil {

@@ -28,6 +28,7 @@ type binding struct {
 	name   string
 	spec   *v1alpha1.FilterBindingSpec
 	policy *Policy // nil if it could not be had
+	digest string  // of what policy was made of
 	err    error   // why it could not
 }
 
@@ -50,6 +51,14 @@ func (b *binding) question() *question {
 		return b.policy.limits
 	}
 	return b.policy.decision
+}
+
+// asked is [binding.question], or nil if there is no policy.
+func (b *binding) asked() *question {
+	if b.policy == nil {
+		return nil
+	}
+	return b.question()
 }
 
 // names reports that the binding's author means just such requests, and not
@@ -160,7 +169,9 @@ func (f *Filter) ask(b *binding, facts *Facts, unknown error, ask func(*Policy, 
 	case len(a.Deny) > 0:
 		decision = telemetry.DecisionDeny
 	}
-	f.options.Observe(b.spec, b.name, decision, time.Since(began))
+	took := time.Since(began)
+	f.options.Observe(b.spec, b.name, decision, took)
+	f.options.Decisions.record(&decided{binding: b, facts: facts, known: unknown == nil, answer: a, said: decision, err: err, took: took})
 	if err != nil {
 		return Answer{}, f.failed(b, err, unknown != nil)
 	}

@@ -248,9 +248,10 @@ func TestOnlyPoliciesInRegoThrottle(t *testing.T) {
 }
 
 // TestDenialsHoldForEveryKindOfRequest has one policy deny, and its binding fail
-// closed while the policy is missing.
+// closed while the policy is missing. All of that is in the log.
 func TestDenialsHoldForEveryKindOfRequest(t *testing.T) {
-	p := &proxied{newProxy(t)}
+	log := filepath.Join(t.TempDir(), "decisions")
+	p := &proxied{newProxy(t, "--decision-log-file="+log, "--decision-log-sample=0")}
 	const binding = `apiVersion: proxy.elf.io/v1alpha1
 kind: FilterBinding
 metadata: {name: no-secrets}
@@ -286,6 +287,11 @@ spec:
 		if res, _ := p.as(t, "jane").get(t, path); res.StatusCode == http.StatusForbidden {
 			t.Errorf("%s: jane is refused too", path)
 		}
+	}
+	until(t, "the denials are in the log", func() bool { return strings.Count(readFile(t, log), `"decision":"deny"`) == 4 })
+	text := readFile(t, log)
+	if strings.Contains(text, world.Token("joe").Token) || !strings.Contains(text, `"error":"there is no such RegoPolicy"`) {
+		t.Errorf("logged %s", text)
 	}
 }
 
