@@ -59,7 +59,7 @@ func TestOneRequestIsJoinedAcrossSpansAndAuditLog(t *testing.T) {
 			children = append(children, s.Kind+" "+s.Name)
 		}
 	}
-	if diff := cmp.Diff([]string{"INTERNAL filter authn", "INTERNAL filter talkers", "INTERNAL filter authz", "INTERNAL filter cache", "CLIENT " + server.Name}, children); diff != "" {
+	if diff := cmp.Diff([]string{"INTERNAL filter throttle", "INTERNAL filter authn", "INTERNAL filter talkers", "INTERNAL filter authz", "INTERNAL filter cache", "CLIENT " + server.Name}, children); diff != "" {
 		t.Error(diff)
 	}
 	if !strings.Contains(p.Log(), `auditID="`+id+`"`) || strings.Contains(p.Log(), "secret") {

@@ -118,7 +118,13 @@ func TestTooManyRequestsAreToldWhenToComeBack(t *testing.T) {
 		if want.Code != http.StatusTooManyRequests || got.Code != http.StatusTooManyRequests {
 			continue // the seat was free for a moment
 		}
-		if d := wire.Diff(r, want, got); d != "" || got.Header.Get("Retry-After") != "1" {
+		// The API server tells a longer wait to whoever asks while many are refused,
+		// which may begin between the two.
+		if seconds, err := strconv.Atoi(got.Header.Get("Retry-After")); err != nil || seconds < 1 {
+			t.Errorf("Retry-After is %q", got.Header.Get("Retry-After"))
+		}
+		want.Header.Set("Retry-After", got.Header.Get("Retry-After"))
+		if d := wire.Diff(r, want, got); d != "" {
 			t.Errorf("%s\n%s", d, got)
 		}
 		return
