@@ -36,7 +36,7 @@ type Shares struct {
 // takes a megabyte.
 const (
 	bulkyHeader = 32 << 10
-	bulkyShare  = 32
+	bulkyShare  = 8
 )
 
 const (
