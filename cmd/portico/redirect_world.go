@@ -49,6 +49,7 @@ type watcher struct {
 	road           *road
 	mapper         meta.RESTMapper
 	resolves       bool
+	endsSockets    bool // whoever ends sockets to the dead must know who lives
 	// fromFiles says that policies are not the cluster's.
 	fromFiles bool
 
@@ -76,7 +77,7 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 	}
 	w := &watcher{
 		cfg: cfg, scheme: scheme, node: o.nodeName, changed: changed, ctx: ctx,
-		road: newRoad(o.exemptMark), resolves: o.resolveServices, fromFiles: o.policyDir != "", files: &config.Snapshot{},
+		road: newRoad(o.exemptMark), resolves: o.resolveServices, endsSockets: len(o.endStale) > 0, fromFiles: o.policyDir != "", files: &config.Snapshot{},
 		moved: map[types.NamespacedName]bool{}, elsewhere: map[string]*elsewhere{},
 	}
 	if cfg == nil {
@@ -246,7 +247,7 @@ func (w *watcher) read(world *redirect.World) error {
 	var balancing v1beta1.BalancingPolicyList
 	errs := []error{w.services.List(w.ctx, &services), w.main.List(w.ctx, &pods), w.main.List(w.ctx, &nodes)}
 	// What is asked for is watched from then on.
-	if w.resolves {
+	if w.resolves || w.endsSockets {
 		errs = append(errs, w.services.List(w.ctx, &slices))
 	}
 	if !w.fromFiles {
