@@ -97,6 +97,9 @@ func TestNodeReadsWhatItsPodsNeed(t *testing.T) {
 					}
 				}
 				for _, path := range unseen {
+					if way != "memory" {
+						break // it is refused before anybody is asked; each takes a second
+					}
 					if a := c.get(path); !a.refused() {
 						t.Errorf("%s: %s: %d by %s: %.300s", who, path, a.code, a.servedBy, a.body)
 					}
