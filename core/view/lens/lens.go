@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -45,6 +46,10 @@ type lensKey struct{}
 func On(r *http.Request) (*http.Request, error) {
 	if !view.Applies(r) {
 		return r, nil
+	}
+	if len(r.Header["Upgrade"]) > 0 {
+		// A watch on a WebSocket is an answer that nobody here reads.
+		return nil, apierrors.NewBadRequest("what exists for the caller is told over HTTP: send the request without Upgrade")
 	}
 	r, err := view.Narrow(r)
 	if err != nil {
