@@ -52,8 +52,8 @@ requests the API server has been spared.`,
 	return cmd
 }
 
-// fetch asks a proxy to describe itself. The caller closes the answer's body.
-func fetch(cmd *cobra.Command, address, path string) (*http.Response, error) {
+// get asks a proxy to describe itself. The caller closes the answer's body.
+func get(cmd *cobra.Command, address, path string) (*http.Response, error) {
 	client := http.Client{Timeout: inspectTimeout}
 	r, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
@@ -67,7 +67,7 @@ func fetch(cmd *cobra.Command, address, path string) (*http.Response, error) {
 }
 
 func fetchStreams(cmd *cobra.Command, address string) ([]cache.StreamInfo, error) {
-	res, err := fetch(cmd, address, streamsPath)
+	res, err := get(cmd, address, streamsPath)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ that changed nothing, EXPIRED answers of 410 and 504.`,
 }
 
 func fetchTalkers(cmd *cobra.Command, address string) ([]talkers.Talker, error) {
-	res, err := fetch(cmd, address, talkersPath)
+	res, err := get(cmd, address, talkersPath)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/fetch"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
@@ -31,7 +32,7 @@ func (p *proxy) modules(client kubernetes.Interface, o proxyOptions, rooms *body
 	if err != nil {
 		return nil, err
 	}
-	sources := wasm.Sources{ConfigMap: configMap, URL: wasm.FromURL(http.DefaultClient), OCI: wasm.FromOCI(http.DefaultClient, login)}
+	sources := fetch.Sources{ConfigMap: configMap, URL: fetch.FromURL(http.DefaultClient), OCI: fetch.FromOCI(http.DefaultClient, login)}
 	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: sources, Rooms: rooms, Observe: p.decided, Log: p.log.WithName("wasm")})
 }
 

@@ -11,8 +11,5 @@ var (
 	errNoMarker = errors.New("the module is no portico.v1 guest: it exports no portico_abi_v1 and memory")
 	errClosed   = errors.New("the module is closed")
 	errMissing  = errors.New("there is no WasmFilter of that name")
-	errFetching = errors.New("the module is being fetched")
-	errDigest   = errors.New("the module has not the digest that is asked for")
 	errTried    = errors.New("a policy looks at what a patch makes, and the API server did not say")
-	errLarge    = errors.New("the module is larger than 64 MiB")
 )

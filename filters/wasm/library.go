@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/fetch"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
@@ -32,7 +34,7 @@ type Options struct {
 	// CacheDir keeps what was fetched and what was compiled; without one, both
 	// are lost with the process.
 	CacheDir string
-	Sources  Sources
+	Sources  fetch.Sources
 	Observe  Observer
 	// Rooms is where objects are judged. Nil makes some.
 	Rooms *body.Rooms
@@ -44,7 +46,7 @@ type Options struct {
 type Library struct {
 	options Options
 	engine  *Engine
-	fetcher *fetcher
+	fetcher *fetch.Fetcher
 	rooms   *body.Rooms
 
 	mu      sync.Mutex // guards following
@@ -73,7 +75,11 @@ func NewLibrary(o Options) (*Library, error) {
 	if o.Rooms == nil {
 		o.Rooms = body.NewRooms()
 	}
-	l := &Library{options: o, engine: engine, fetcher: newFetcher(o.Sources, o.CacheDir, o.Log), rooms: o.Rooms, shelves: map[string]*shelf{}}
+	kept := ""
+	if o.CacheDir != "" {
+		kept = filepath.Join(o.CacheDir, "modules")
+	}
+	l := &Library{options: o, engine: engine, fetcher: fetch.New(o.Sources, kept, o.Log), rooms: o.Rooms, shelves: map[string]*shelf{}}
 	l.filter = newFilter(nil, l.rooms, o.Observe, o.Log)
 	return l, nil
 }
@@ -83,7 +89,7 @@ func unobserved(*v1alpha1.FilterBindingSpec, string, string, time.Duration) {}
 // Start fetches modules until ctx ends, and calls again whenever Compile may come
 // to something else. Then it closes all modules: no request may be on its way.
 func (l *Library) Start(ctx context.Context, again func() error) error {
-	err := l.fetcher.run(ctx, func() {
+	err := l.fetcher.Run(ctx, func() {
 		if err := again(); err != nil {
 			l.options.Log.Error(err, "policies refused; the ones before stay in force")
 		}
@@ -123,13 +129,13 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.fetcher.begin()
+	l.fetcher.Begin()
 	for _, o := range s.Objects {
 		if w, ok := o.(*v1alpha1.WasmFilter); ok {
 			l.put(ctx, w, kept, found)
 		}
 	}
-	l.fetcher.end()
+	l.fetcher.End()
 	next := newFilter(bindings(s, kept, found), l.rooms, l.options.Observe, l.options.Log)
 	l.filter.retire(ctx, next)
 	l.filter = next
@@ -154,7 +160,7 @@ func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[stri
 	case err == nil:
 		found.Add(w, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", shelf.took.Milliseconds())))
 		return
-	case errors.Is(err, errFetching):
+	case errors.Is(err, fetch.ErrFetching):
 		found.Add(w, config.NotCompiled("Fetching", err.Error()))
 	default:
 		found.Add(w, config.NotCompiled("Refused", err.Error()))
@@ -168,11 +174,15 @@ func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[stri
 
 // update makes the shelf hold what w asks for, or leaves what it holds.
 func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) error {
-	content, err := l.fetcher.content(&w.Spec.Source)
+	source, err := sourceOf(&w.Spec.Source)
 	if err != nil {
 		return err
 	}
-	key := keyOf(w, content.identity)
+	content, err := l.fetcher.Content(source)
+	if err != nil {
+		return err
+	}
+	key := keyOf(w, content.Identity)
 	if s.module != nil && s.key == key {
 		s.bad, s.err = "", nil
 		return nil
@@ -180,7 +190,7 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	if s.err != nil && s.bad == key {
 		return s.err
 	}
-	code, err := content.code()
+	code, err := content.Read()
 	if err != nil {
 		return err
 	}
@@ -195,6 +205,20 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	s.drop(ctx)
 	*s = shelf{key: key, module: m, took: time.Since(began)}
 	return nil
+}
+
+// sourceOf is where a module is to be had from.
+func sourceOf(s *v1alpha1.WasmSource) (*fetch.Source, error) {
+	to := &fetch.Source{File: s.File, URL: s.URL, OCI: s.OCI, SHA256: s.SHA256}
+	if c := s.ConfigMap; c != nil {
+		to.ConfigMap = &fetch.Key{Namespace: c.Namespace, Name: c.Name, Key: c.Key}
+	}
+	if s.Inline == "" {
+		return to, nil
+	}
+	var err error
+	to.Inline, err = s.InlineCode()
+	return to, err
 }
 
 // keyOf is equal for equal modules with equal configuration.
@@ -233,7 +257,7 @@ func bindings(s *config.Snapshot, shelves map[string]*shelf, found config.Findin
 	for _, b := range s.BindingsOf(v1alpha1.FilterKindWasm, v1alpha1.PhaseRestrict) {
 		bound := &binding{name: b.Name, spec: &b.Spec, err: errMissing}
 		if shelf := shelves[b.Spec.FilterRef.Name]; shelf != nil {
-			bound.module, bound.err = shelf.module, cmp.Or(shelf.err, errFetching)
+			bound.module, bound.err = shelf.module, cmp.Or(shelf.err, fetch.ErrFetching)
 		}
 		if bound.module == nil {
 			found.Add(runtime.Object(b), config.NotInForce("NoModule", fmt.Sprintf(

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/fetch"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -167,13 +168,13 @@ func TestModulesAreFetchedAside(t *testing.T) {
 	code := fromC(t, guestInC)
 	fails, dir := errors.New("the network is down"), t.TempDir()
 	asked := 0
-	o := Options{CacheDir: dir, Sources: Sources{ConfigMap: func(context.Context, string, string, string) ([]byte, error) {
+	o := Options{CacheDir: dir, Sources: fetch.Sources{ConfigMap: func(context.Context, string, string, string) ([]byte, error) {
 		if asked++; asked == 1 {
 			return nil, fails
 		}
 		return code, nil
 	}}}
-	source := v1alpha1.WasmSource{ConfigMap: &v1alpha1.WasmConfigMap{Namespace: "shop", Name: "f", Key: "f.wasm"}, SHA256: digestOf(code)}
+	source := v1alpha1.WasmSource{ConfigMap: &v1alpha1.WasmConfigMap{Namespace: "shop", Name: "f", Key: "f.wasm"}, SHA256: fetch.DigestOf(code)}
 	w, b := wasmFilter("labels", source), bindingTo("labels")
 	l, again := shelfOf(t, o)
 	f, _ := l.Compile(snapshot(w, b))
@@ -181,7 +182,7 @@ func TestModulesAreFetchedAside(t *testing.T) {
 		t.Errorf("while it is fetched: got %+v", got)
 	}
 	<-again
-	if _, found := l.Compile(snapshot(w, b)); isIn(found, w, config.Compiled).Message != "fetch the module: the network is down" {
+	if _, found := l.Compile(snapshot(w, b)); isIn(found, w, config.Compiled).Message != "fetch: the network is down" {
 		t.Errorf("got %+v", found)
 	}
 	<-again // after a second
@@ -197,8 +198,8 @@ func TestModulesAreFetchedAside(t *testing.T) {
 	if got := post(t, f, plainPod, "X-Case", "deny"); got.Code != 403 {
 		t.Errorf("after a restart: got %+v", got)
 	}
-	other := wasmFilter("other", v1alpha1.WasmSource{ConfigMap: source.ConfigMap, SHA256: digestOf(nil)})
-	third, retried := shelfOf(t, Options{Sources: Sources{ConfigMap: func(context.Context, string, string, string) ([]byte, error) { return code, nil }}})
+	other := wasmFilter("other", v1alpha1.WasmSource{ConfigMap: source.ConfigMap, SHA256: fetch.DigestOf(nil)})
+	third, retried := shelfOf(t, Options{Sources: fetch.Sources{ConfigMap: func(context.Context, string, string, string) ([]byte, error) { return code, nil }}})
 	third.Compile(snapshot(other))
 	<-retried
 	if _, found := third.Compile(snapshot(other)); isIn(found, other, config.Compiled).Status != metav1.ConditionFalse {
@@ -208,8 +209,8 @@ func TestModulesAreFetchedAside(t *testing.T) {
 
 func TestModulesThatSpoiltOnDiskAreFetchedAnew(t *testing.T) {
 	code, dir := fromC(t, guestInC), t.TempDir()
-	o := Options{CacheDir: dir, Sources: Sources{OCI: func(context.Context, string) ([]byte, error) { return code, nil }}}
-	source := v1alpha1.WasmSource{OCI: "example.com/f@sha256:" + digestOf(nil)} // says nothing of the code itself
+	o := Options{CacheDir: dir, Sources: fetch.Sources{OCI: func(context.Context, string) ([]byte, error) { return code, nil }}}
+	source := v1alpha1.WasmSource{OCI: "example.com/f@sha256:" + fetch.DigestOf(nil)} // says nothing of the code itself
 	s := snapshot(wasmFilter("labels", source), bindingTo("labels"))
 	starts := func(name string, fetches bool) {
 		t.Helper()
@@ -229,7 +230,7 @@ func TestModulesThatSpoiltOnDiskAreFetchedAnew(t *testing.T) {
 	}
 	starts("nothing is kept", true)
 	starts("kept", false)
-	file := filepath.Join(dir, "modules", pinOf(&source))
+	file := filepath.Join(dir, "modules", fetch.Pin(&fetch.Source{OCI: source.OCI}))
 	good, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,8 @@
-package wasm
+package fetch
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,12 +13,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-var (
-	errPlain  = errors.New("it leads away from https")
-	errLayers = errors.New("the artifact must have one layer, which is the module")
-)
-
-// FromURL reads modules at https addresses by client, which follows no redirect
+// FromURL reads what is at https addresses by client, which follows no redirect
 // to anything else.
 func FromURL(client *http.Client) func(ctx context.Context, url string) ([]byte, error) {
 	only := *client
@@ -46,7 +40,7 @@ func FromURL(client *http.Client) func(ctx context.Context, url string) ([]byte,
 	}
 }
 
-// FromOCI reads modules from registries. They are asked over TLS unless they are
+// FromOCI reads the one layer of artifacts in registries. They are asked over TLS unless they are
 // on this machine; credentials may be nil, which is anonymous. What a registry
 // sends is checked against the digest that was asked for.
 func FromOCI(client *http.Client, credentials auth.CredentialFunc) func(ctx context.Context, reference string) ([]byte, error) {
@@ -70,7 +64,7 @@ func FromOCI(client *http.Client, credentials auth.CredentialFunc) func(ctx cont
 	}
 }
 
-// layerOf finds the module of an artifact.
+// layerOf finds the one layer of an artifact.
 func layerOf(ctx context.Context, from *remote.Repository) (*ocispec.Descriptor, error) {
 	artifact, err := from.Resolve(ctx, from.Reference.Reference)
 	if err != nil {
@@ -87,7 +81,7 @@ func layerOf(ctx context.Context, from *remote.Repository) (*ocispec.Descriptor,
 	if err := json.Unmarshal(text, &manifest); err != nil || len(manifest.Layers) != 1 {
 		return nil, errLayers
 	}
-	if manifest.Layers[0].Size > maxModule {
+	if manifest.Layers[0].Size > MaxSize {
 		return nil, errLarge
 	}
 	return &manifest.Layers[0], nil

@@ -1,4 +1,6 @@
-package wasm
+// Package fetch has what policies are made of, from where it lies: files, https
+// addresses, registries and ConfigMaps.
+package fetch
 
 import (
 	"context"
@@ -11,12 +13,10 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
-
-	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
 const (
-	// fetchTimeout bounds one attempt to fetch a module.
+	// fetchTimeout bounds one attempt to fetch.
 	fetchTimeout = time.Minute
 	// firstRetry and lastRetry bound the time between two attempts.
 	firstRetry = time.Second
@@ -25,9 +25,9 @@ const (
 	missingRetry = 5 * time.Second
 )
 
-// A fetcher has the code of modules. What is far away it fetches by itself, so
-// that nothing waits for it, and of what is near it notices changes.
-type fetcher struct {
+// A Fetcher has what sources hold. What is far away it fetches by itself, so that
+// nothing waits for it, and of what is near it notices changes.
+type Fetcher struct {
 	sources Sources
 	dir     string // "" keeps nothing
 	log     logr.Logger
@@ -39,32 +39,31 @@ type fetcher struct {
 	used   map[string]bool // since begin
 }
 
-// An order is a module to be fetched.
+// An order is something to be fetched.
 type order struct {
-	source v1alpha1.WasmSource
+	source Source
 	code   []byte // nil until it is there
 	err    error
 	next   time.Time // of the next attempt
 	pause  time.Duration
 }
 
-func newFetcher(s Sources, cacheDir string, log logr.Logger) *fetcher {
-	f := &fetcher{sources: s, log: log, changed: make(chan struct{}, 1), wanted: map[string]*order{}, files: map[string]bool{}}
-	if cacheDir != "" {
-		f.dir = filepath.Join(cacheDir, "modules")
-	}
-	return f
+// New returns a fetcher that keeps what it has fetched in a directory; "" keeps
+// nothing.
+func New(s Sources, dir string, log logr.Logger) *Fetcher {
+	return &Fetcher{sources: s, dir: dir, log: log, changed: make(chan struct{}, 1), wanted: map[string]*order{}, files: map[string]bool{}}
 }
 
-// begin and end enclose one reading of all sources. What is not asked for in
+// Begin and End enclose one reading of all sources. What is not asked for in
 // between is forgotten.
-func (f *fetcher) begin() {
+func (f *Fetcher) Begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.used, f.files = map[string]bool{}, map[string]bool{}
 }
 
-func (f *fetcher) end() {
+// End is where a reading ends that [Fetcher.Begin] began.
+func (f *Fetcher) End() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id := range f.wanted {
@@ -75,15 +74,15 @@ func (f *fetcher) end() {
 	f.wake()
 }
 
-func (f *fetcher) wake() {
+func (f *Fetcher) wake() {
 	select {
 	case f.changed <- struct{}{}:
 	default: // it has been said
 	}
 }
 
-// content is a source's, or why it is not there.
-func (f *fetcher) content(s *v1alpha1.WasmSource) (moduleCode, error) {
+// Content is a source's, or why it is not there.
+func (f *Fetcher) Content(s *Source) (Content, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if isLocal(s) {
@@ -92,14 +91,14 @@ func (f *fetcher) content(s *v1alpha1.WasmSource) (moduleCode, error) {
 		}
 		return local(s)
 	}
-	id := pinOf(s)
+	id := Pin(s)
 	f.used[id] = true
-	// Whoever has compiled it already never asks for the code.
-	return moduleCode{identity: id, code: func() ([]byte, error) { return f.fetched(id, s) }}, nil
+	// Whoever has compiled it already never asks for it.
+	return Content{Identity: id, Read: func() ([]byte, error) { return f.fetched(id, s) }}, nil
 }
 
-// fetched returns code that has been fetched, or orders it.
-func (f *fetcher) fetched(id string, s *v1alpha1.WasmSource) ([]byte, error) {
+// fetched returns what has been fetched, or orders it.
+func (f *Fetcher) fetched(id string, s *Source) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := f.wanted[id]
@@ -107,7 +106,7 @@ func (f *fetcher) fetched(id string, s *v1alpha1.WasmSource) ([]byte, error) {
 		if code, err := f.remembered(id, s); err == nil {
 			return code, nil
 		}
-		o = &order{source: *s, err: errFetching, pause: firstRetry}
+		o = &order{source: *s, err: ErrFetching, pause: firstRetry}
 		f.wanted[id] = o
 		f.wake()
 	}
@@ -118,12 +117,12 @@ func (f *fetcher) fetched(id string, s *v1alpha1.WasmSource) ([]byte, error) {
 	return o.code, nil
 }
 
-// run fetches what is wanted and watches files until ctx ends, and calls again
+// Run fetches what is wanted and watches files until ctx ends, and calls again
 // when either comes to something.
-func (f *fetcher) run(ctx context.Context, again func()) error {
+func (f *Fetcher) Run(ctx context.Context, again func()) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch modules: %w", err)
+		return fmt.Errorf("watch files: %w", err)
 	}
 	defer watcher.Close()
 	timer, look := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
@@ -134,11 +133,11 @@ func (f *fetcher) run(ctx context.Context, again func()) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-watcher.Events:
-			if f.isModule(e.Name) {
+			if f.isOurs(e.Name) {
 				again()
 			}
 		case err := <-watcher.Errors:
-			f.log.Error(err, "watch modules")
+			f.log.Error(err, "watch files")
 		case <-look.C:
 			f.wake()
 		case <-f.changed:
@@ -160,9 +159,9 @@ func (f *fetcher) run(ctx context.Context, again func()) error {
 	}
 }
 
-// isModule reports whether a change at a path may be one of a module. Mounted
+// isOurs reports whether a change at a path may be one of a source. Mounted
 // ConfigMaps change by a link beside them.
-func (f *fetcher) isModule(path string) bool {
+func (f *Fetcher) isOurs(path string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.files[filepath.Clean(path)] || filepath.Base(path) == "..data"
@@ -170,7 +169,7 @@ func (f *fetcher) isModule(path string) bool {
 
 // watch follows the directories of all files: files are replaced, and may not be
 // there yet. It reports whether there is a new one, and whether one is not there.
-func (f *fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
+func (f *Fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	dirs := map[string]bool{}
@@ -185,7 +184,7 @@ func (f *fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
 	}
 	for dir := range dirs {
 		if err := w.Add(dir); err != nil {
-			f.log.V(1).Info("modules are not watched for now", "dir", dir, "reason", err.Error())
+			f.log.V(1).Info("files are not watched for now", "dir", dir, "reason", err.Error())
 			missing = true
 			continue
 		}
@@ -196,7 +195,7 @@ func (f *fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
 
 // fetch tries all orders that are due, and returns whether there is something
 // new to say, and when the next is due.
-func (f *fetcher) fetch(ctx context.Context) (came bool, next time.Duration) {
+func (f *Fetcher) fetch(ctx context.Context) (came bool, next time.Duration) {
 	f.mu.Lock()
 	due, now := map[string]*order{}, time.Now()
 	for id, o := range f.wanted {
@@ -219,8 +218,8 @@ func (f *fetcher) fetch(ctx context.Context) (came bool, next time.Duration) {
 	return came, next
 }
 
-// try fetches one module and reports whether that changed what is known of it.
-func (f *fetcher) try(ctx context.Context, id string, o *order) bool {
+// try fetches one source and reports whether that changed what is known of it.
+func (f *Fetcher) try(ctx context.Context, id string, o *order) bool {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	code, err := f.sources.read(ctx, &o.source)
@@ -234,7 +233,7 @@ func (f *fetcher) try(ctx context.Context, id string, o *order) bool {
 		return true
 	}
 	before := o.err.Error()
-	o.err = fmt.Errorf("fetch the module: %w", err)
+	o.err = fmt.Errorf("fetch: %w", err)
 	o.next, o.pause = time.Now().Add(o.pause), min(2*o.pause, lastRetry)
 	return o.err.Error() != before
 }
@@ -242,7 +241,7 @@ func (f *fetcher) try(ctx context.Context, id string, o *order) bool {
 // remembered is what a process before this one fetched. A file begins with the
 // digest of the code that follows: disks lose power, and what is pinned by the
 // digest of an artifact has no other to be checked by.
-func (f *fetcher) remembered(id string, s *v1alpha1.WasmSource) ([]byte, error) {
+func (f *Fetcher) remembered(id string, s *Source) ([]byte, error) {
 	if f.dir == "" {
 		return nil, errors.New("nothing is kept")
 	}
@@ -258,16 +257,16 @@ func (f *fetcher) remembered(id string, s *v1alpha1.WasmSource) ([]byte, error) 
 }
 
 // remember keeps code for processes after this one. It is only a cache.
-func (f *fetcher) remember(id string, code []byte) {
+func (f *Fetcher) remember(id string, code []byte) {
 	if f.dir == "" {
 		return
 	}
 	if err := f.store(id, code); err != nil {
-		f.log.Info("a module is not kept on disk", "reason", err.Error())
+		f.log.Info("what was fetched is not kept on disk", "reason", err.Error())
 	}
 }
 
-func (f *fetcher) store(id string, code []byte) error {
+func (f *Fetcher) store(id string, code []byte) error {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return err
 	}
@@ -276,7 +275,7 @@ func (f *fetcher) store(id string, code []byte) error {
 		return err
 	}
 	defer os.Remove(part.Name())
-	_, err = part.Write(append([]byte(digestOf(code)), code...))
+	_, err = part.Write(append([]byte(DigestOf(code)), code...))
 	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
 		return err
 	}

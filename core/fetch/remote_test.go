@@ -1,4 +1,4 @@
-package wasm
+package fetch
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ func shelfServer(t *testing.T, code []byte) *httptest.Server {
 	return s
 }
 
-func TestModulesComeFromURLs(t *testing.T) {
+func TestContentComesFromURLs(t *testing.T) {
 	s := shelfServer(t, []byte("code"))
 	get := FromURL(s.Client())
 	for _, p := range []string{"/f.wasm", "/moved"} {
@@ -47,7 +47,7 @@ func TestModulesComeFromURLs(t *testing.T) {
 		t.Error("the certificate was not checked")
 	}
 	http.DefaultClient.CloseIdleConnections()
-	large := shelfServer(t, make([]byte, maxModule+1))
+	large := shelfServer(t, make([]byte, MaxSize+1))
 	if _, err := FromURL(large.Client())(t.Context(), large.URL+"/f.wasm"); !errors.Is(err, errLarge) {
 		t.Errorf("too large: %v", err)
 	}
@@ -123,7 +123,7 @@ func pack(t *testing.T, layers ...[]byte) (*memory.Store, digest.Digest) {
 	return store, root.Digest
 }
 
-func TestModulesComeFromRegistries(t *testing.T) {
+func TestContentComesFromRegistries(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	t.Cleanup(client.CloseIdleConnections)
 	get := FromOCI(client, nil)
