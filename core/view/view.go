@@ -48,9 +48,9 @@ type Views []View
 
 type viewsKey struct{}
 
-// With adds v to the views of a request.
-func With(ctx context.Context, v View) context.Context {
-	return context.WithValue(ctx, viewsKey{}, append(slices.Clip(From(ctx)), v))
+// With adds to the views of a request.
+func With(ctx context.Context, added ...View) context.Context {
+	return context.WithValue(ctx, viewsKey{}, append(slices.Clip(From(ctx)), added...))
 }
 
 // From returns the views of a request: none where its caller sees everything.

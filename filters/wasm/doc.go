@@ -11,5 +11,6 @@ var (
 	errNoMarker = errors.New("the module is no portico.v1 guest: it exports no portico_abi_v1 and memory")
 	errClosed   = errors.New("the module is closed")
 	errMissing  = errors.New("there is no WasmFilter of that name")
+	errImpure   = errors.New("a module that has capabilities cannot say what is seen: that must depend on the object and the caller alone")
 	errTried    = errors.New("a policy looks at what a patch makes, and the API server did not say")
 )

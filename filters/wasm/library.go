@@ -80,7 +80,7 @@ func NewLibrary(o Options) (*Library, error) {
 		kept = filepath.Join(o.CacheDir, "modules")
 	}
 	l := &Library{options: o, engine: engine, fetcher: fetch.New(o.Sources, kept, o.Log), rooms: o.Rooms, shelves: map[string]*shelf{}}
-	l.filter = newFilter(nil, l.rooms, o.Observe, o.Log)
+	l.filter = newFilter(nil, nil, l.rooms, o.Observe, o.Log)
 	return l, nil
 }
 
@@ -125,7 +125,7 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	ctx := context.Background() //nolint:forbidigo // modules outlive whoever asks for them
 	found, kept := config.Findings{}, map[string]*shelf{}
 	if l == nil {
-		return newFilter(bindings(s, nil, found), nil, unobserved, logr.Discard()), found
+		return newFilter(bindings(s, v1alpha1.PhaseRestrict, nil, found), bindings(s, v1alpha1.PhaseView, nil, found), nil, unobserved, logr.Discard()), found
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,7 +136,9 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 		}
 	}
 	l.fetcher.End()
-	next := newFilter(bindings(s, kept, found), l.rooms, l.options.Observe, l.options.Log)
+	views := bindings(s, v1alpha1.PhaseView, kept, found)
+	keepViews(l.filter.views, views)
+	next := newFilter(bindings(s, v1alpha1.PhaseRestrict, kept, found), views, l.rooms, l.options.Observe, l.options.Log)
 	l.filter.retire(ctx, next)
 	l.filter = next
 	for name, old := range l.shelves {
@@ -251,13 +253,16 @@ func SpecOf(w *v1alpha1.WasmFilter, code []byte) Spec {
 	return s
 }
 
-// bindings joins FilterBindings with their modules.
-func bindings(s *config.Snapshot, shelves map[string]*shelf, found config.Findings) []*binding {
+// bindings joins the FilterBindings of a phase with their modules.
+func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string]*shelf, found config.Findings) []*binding {
 	var all []*binding
-	for _, b := range s.BindingsOf(v1alpha1.FilterKindWasm, v1alpha1.PhaseRestrict) {
+	for _, b := range s.BindingsOf(v1alpha1.FilterKindWasm, phase) {
 		bound := &binding{name: b.Name, spec: &b.Spec, err: errMissing}
 		if shelf := shelves[b.Spec.FilterRef.Name]; shelf != nil {
-			bound.module, bound.err = shelf.module, cmp.Or(shelf.err, fetch.ErrFetching)
+			bound.module, bound.err, bound.key = shelf.module, cmp.Or(shelf.err, fetch.ErrFetching), shelf.key
+		}
+		if phase == v1alpha1.PhaseView {
+			bound.becomeView()
 		}
 		if bound.module == nil {
 			found.Add(runtime.Object(b), config.NotInForce("NoModule", fmt.Sprintf(

@@ -28,6 +28,11 @@ type binding struct {
 	spec   *v1alpha1.FilterBindingSpec
 	module *Module // nil if it could not be had
 	err    error   // why it could not
+
+	// Of a view: the key of its module, and what is closed when another takes its
+	// place.
+	key     string
+	changed chan struct{}
 }
 
 func (b *binding) audits() bool  { return b.spec.Mode == v1alpha1.ModeAudit }
@@ -48,6 +53,7 @@ type Filter struct {
 	observe  Observer
 	rooms    *body.Rooms
 	bindings []*binding // in their order
+	views    []*binding // those of phase View
 
 	mu      sync.Mutex // guards following
 	users   int        // requests that are being judged
@@ -56,13 +62,19 @@ type Filter struct {
 }
 
 // newFilter holds its bindings' modules until it is retired and nobody uses it.
-func newFilter(bindings []*binding, rooms *body.Rooms, observe Observer, log logr.Logger) *Filter {
-	for _, b := range bindings {
+func newFilter(bindings, views []*binding, rooms *body.Rooms, observe Observer, log logr.Logger) *Filter {
+	f := &Filter{log: log, observe: observe, rooms: rooms, bindings: bindings, views: views}
+	f.each(func(m *Module) { m.hold() })
+	return f
+}
+
+// each calls do for the module of each binding that has one.
+func (f *Filter) each(do func(*Module)) {
+	for _, b := range slices.Concat(f.bindings, f.views) {
 		if b.module != nil {
-			b.module.hold()
+			do(b.module)
 		}
 	}
-	return &Filter{log: log, observe: observe, rooms: rooms, bindings: bindings}
 }
 
 // retire makes next judge all requests that come from now on.
@@ -71,18 +83,13 @@ func (f *Filter) retire(ctx context.Context, next *Filter) {
 	f.retired, f.next = true, next
 	idle := f.users == 0
 	f.mu.Unlock()
+	f.endViews(next)
 	if idle {
 		f.free(ctx)
 	}
 }
 
-func (f *Filter) free(ctx context.Context) {
-	for _, b := range f.bindings {
-		if b.module != nil {
-			b.module.release(ctx)
-		}
-	}
-}
+func (f *Filter) free(ctx context.Context) { f.each(func(m *Module) { m.release(ctx) }) }
 
 // enter returns the filter that judges now, which is f or came after it. Whoever
 // enters it leaves it. A request that began with an older chain is so judged
@@ -124,7 +131,7 @@ func (f *Filter) leave(ctx context.Context) {
 }
 
 // Binds reports whether there is anything to do for any request.
-func (f *Filter) Binds() bool { return len(f.bindings) > 0 }
+func (f *Filter) Binds() bool { return len(f.bindings)+len(f.views) > 0 }
 
 // Name is "wasm".
 func (f *Filter) Name() string { return "wasm" }
@@ -133,7 +140,8 @@ func (f *Filter) Name() string { return "wasm" }
 // known.
 func (f *Filter) Needs(r *http.Request) bool {
 	info, ok := request.RequestInfoFrom(r.Context())
-	return ok && slices.ContainsFunc(f.bindings, func(b *binding) bool { return config.Concerns(&b.spec.Match, info, r.UserAgent()) })
+	concerned := func(b *binding) bool { return config.Concerns(&b.spec.Match, info, r.UserAgent()) }
+	return ok && (slices.ContainsFunc(f.bindings, concerned) || slices.ContainsFunc(f.views, concerned))
 }
 
 // ServeHTTP asks each module that is bound to r, in order.
@@ -147,6 +155,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &body.Room{}}
 	defer facts.room.Keep(0)
 	r, asked, err := f.ask(w, facts, next)
+	next = f.behindViews(facts, next)
 	if len(asked) == 0 {
 		if err != nil {
 			return err

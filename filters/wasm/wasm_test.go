@@ -66,7 +66,7 @@ func bound(t *testing.T, m *Module, change func(*v1alpha1.FilterBindingSpec)) *F
 		change(b.spec)
 	}
 	m.hold() // the test closes it
-	f := newFilter([]*binding{b}, body.NewRooms(), unobserved, logr.Discard())
+	f := newFilter([]*binding{b}, nil, body.NewRooms(), unobserved, logr.Discard())
 	t.Cleanup(func() { f.retire(context.WithoutCancel(t.Context()), nil) })
 	return f
 }

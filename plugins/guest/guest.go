@@ -39,6 +39,9 @@ const (
 	Continue = Decision(abi.Continue)
 	// Keep leaves an object as it is, or as it was changed.
 	Keep = Decision(abi.Keep)
+	// Drop hides an object of an answer: it does not exist for the caller. Of a
+	// request it refuses the object.
+	Drop = Decision(abi.Drop)
 )
 
 // deny is both what on_request and what on_object return to refuse.

@@ -39,6 +39,7 @@ type FilterBindingList struct {
 // FilterBindingSpec is what a FilterBinding asks for.
 //
 // +kubebuilder:validation:XValidation:rule="self.phase != 'Throttle' || self.filterRef.kind == 'RegoPolicy'",message="only a RegoPolicy can throttle"
+// +kubebuilder:validation:XValidation:rule="self.phase != 'View' || self.filterRef.kind == 'WasmFilter'",message="only a WasmFilter can say what is seen"
 type FilterBindingSpec struct {
 	// FilterRef names the filter that runs.
 	FilterRef FilterRef `json:"filterRef"`
@@ -46,7 +47,10 @@ type FilterBindingSpec struct {
 	// Phase is when it runs. Restrict is before anything else is done for the
 	// request: it may be refused, or the object that it carries changed. Throttle
 	// comes after it, and says to what limits the request is kept; only a
-	// RegoPolicy can.
+	// RegoPolicy can. View says what of each object in the answer exists for the
+	// caller; only a WasmFilter can. It is asked about the object, knows the caller
+	// and the resource and nothing else of the request, and may have no
+	// capabilities.
 	//
 	// +optional
 	// +kubebuilder:default=Restrict
@@ -65,7 +69,8 @@ type FilterBindingSpec struct {
 
 	// FailurePolicy is what becomes of a request if the filter fails. Fail
 	// refuses it, Ignore passes it on as if the filter were not there. Where it
-	// is not set, Restrict fails and Throttle ignores.
+	// is not set, Restrict and View fail and Throttle ignores. Fail in View
+	// ends the answer: an object is never left out because a filter failed.
 	//
 	// +optional
 	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
@@ -103,7 +108,7 @@ const (
 
 // FilterPhase is when a filter runs.
 //
-// +kubebuilder:validation:Enum=Restrict;Throttle
+// +kubebuilder:validation:Enum=Restrict;Throttle;View
 type FilterPhase string
 
 // The phases.
@@ -112,6 +117,8 @@ const (
 	PhaseRestrict FilterPhase = "Restrict"
 	// PhaseThrottle says to what limits a request is kept.
 	PhaseThrottle FilterPhase = "Throttle"
+	// PhaseView says what of each object in an answer exists for the caller.
+	PhaseView FilterPhase = "View"
 )
 
 // FailurePolicy is what becomes of a request if a filter fails.

@@ -88,9 +88,12 @@ func (b *FilterBinding) Validate() error {
 	if b.Spec.FilterRef.Name == "" {
 		all = append(all, field.Required(spec.Child("filterRef", "name"), "name the filter that runs"))
 	}
-	all = append(all, oneOf(spec.Child("phase"), b.Spec.Phase, "", PhaseRestrict, PhaseThrottle)...)
+	all = append(all, oneOf(spec.Child("phase"), b.Spec.Phase, "", PhaseRestrict, PhaseThrottle, PhaseView)...)
 	if b.Spec.Phase == PhaseThrottle && b.Spec.FilterRef.Kind != FilterKindRego {
 		all = append(all, field.Invalid(spec.Child("phase"), b.Spec.Phase, "only a RegoPolicy can throttle"))
+	}
+	if b.Spec.Phase == PhaseView && b.Spec.FilterRef.Kind != FilterKindWasm {
+		all = append(all, field.Invalid(spec.Child("phase"), b.Spec.Phase, "only a WasmFilter can say what is seen"))
 	}
 	all = append(all, oneOf(spec.Child("failurePolicy"), b.Spec.FailurePolicy, "", FailurePolicyFail, FailurePolicyIgnore)...)
 	all = append(all, oneOf(spec.Child("mode"), b.Spec.Mode, "", ModeEnforce, ModeAudit)...)
