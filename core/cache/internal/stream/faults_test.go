@@ -178,6 +178,25 @@ func TestRestoredUpstreamEndsTheStream(t *testing.T) {
 	}
 }
 
+func TestListFromBeforeEndsTheStream(t *testing.T) {
+	s, b := startBroken(t, 0, Scope{})
+	load(t, s, b).expire().end()
+	b.next().event("ADDED", "a/9", 4).bookmark(5, true)
+	if <-s.Done(); !errors.Is(s.Err(), ErrRestored) {
+		t.Errorf("ended by %v", s.Err())
+	}
+}
+
+func TestSilentWatchIsSuspected(t *testing.T) {
+	s, b := startBroken(t, 0, Scope{})
+	load(t, s, b).end()
+	b.next() // the watch goes on, and nothing comes
+	b.next().list(5)
+	if <-s.Done(); !errors.Is(s.Err(), ErrRestored) {
+		t.Errorf("ended by %v", s.Err())
+	}
+}
+
 func TestExpiredWatchIsListedAnew(t *testing.T) {
 	s, b := startBroken(t, 0, Scope{})
 	x := load(t, s, b)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -122,6 +123,7 @@ func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	o.ResourceVersion = s.notBefore(o.ResourceVersion)
 	s.loading.Store(0)
 	s.counts.Watches.Add(1)
+	s.suspect()
 	events, err := s.openWatch(ctx, o)
 	if err != nil {
 		return nil, s.judge(err)
@@ -137,4 +139,27 @@ func (s *Stream) judge(err error) error {
 		s.Fail(err)
 	}
 	return err
+}
+
+// silence is how long a watch that goes on may say nothing before upstream is asked
+// whether it has come as far as the collection.
+const silence = 5 * time.Second
+
+// suspect sees to it that a restored etcd is noticed: a watch from a
+// resourceVersion that it has yet to reach is silent, as that of a quiet collection
+// is.
+func (s *Stream) suspect() {
+	if s.State() == nil {
+		return
+	}
+	heard := s.heard.Load()
+	s.chase.wg.Go(func() {
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(silence):
+			if s.heard.Load() == heard {
+				_, _ = s.Current(s.ctx) // it judges what it learns
+			}
+		}
+	})
 }

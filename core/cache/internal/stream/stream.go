@@ -168,6 +168,12 @@ func (s *store) Replace(items []any, resourceVersion string) error {
 	if err != nil {
 		return err
 	}
+	if st := (*Stream)(s).State(); st != nil && rv < st.Applied {
+		// A list is never of less than upstream has. The reflector must not be told of
+		// an error: it would leave its watch open.
+		(*Stream)(s).Fail(ErrRestored)
+		return nil
+	}
 	objects := make([]*wire.Object, 0, len(items))
 	for _, i := range items {
 		objects = append(objects, i.(*item).object)
