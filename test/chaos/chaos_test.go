@@ -62,7 +62,7 @@ func TestNothingIsLostAndNothingGoesBack(t *testing.T) {
 	}
 	seed, length := seedOf(t), lengthOf(t)
 	t.Logf("PORTICO_CHAOS_SEED=%d, %s", seed, length)
-	w := newWorld(t)
+	w := newWorld(t, keep, make([][]string, replicas))
 	end := time.Now().Add(length)
 	var crowd []*follower
 	for id := range followers {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/portico-proxy/portico/test/controlplane"
+	"github.com/portico-proxy/portico/test/relay"
 )
 
 // fault is something that goes wrong for a while. Faults of one victim never
@@ -28,6 +29,7 @@ func (w *world) faults(ctx context.Context) []fault {
 	}
 	for n := range replicas {
 		all = append(all, w.proxyFaults(n)...)
+		all = append(all, w.lineFaults(n)...)
 	}
 	return all
 }
@@ -55,6 +57,32 @@ func (w *world) proxyFaults(n int) []fault {
 		{what: "freeze " + name, victim: name,
 			begin: func() error { p.Signal(syscall.SIGSTOP); return nil },
 			end:   func() error { p.Signal(syscall.SIGCONT); return nil }},
+	}
+}
+
+// late is by how much a slow line delays.
+const late = 150 * time.Millisecond
+
+// lineFaults are of the lines between a proxy and the API servers: cut, without a
+// word one way or the other, and slow.
+func (w *world) lineFaults(n int) []fault {
+	each := func(do func(*relay.Relay)) func() error {
+		return func() error {
+			for _, line := range w.lines[n] {
+				do(line)
+			}
+			return nil
+		}
+	}
+	name := fmt.Sprintf("proxy-%d", n)
+	return []fault{
+		{what: "cut the line of " + name, victim: name, begin: each((*relay.Relay).Cut), end: each((*relay.Relay).Mend)},
+		{what: "hold answers to " + name, victim: name,
+			begin: each(func(r *relay.Relay) { r.Hold(relay.Back) }), end: each(func(r *relay.Relay) { r.Release(relay.Back) })},
+		{what: "hold requests of " + name, victim: name,
+			begin: each(func(r *relay.Relay) { r.Hold(relay.There) }), end: each(func(r *relay.Relay) { r.Release(relay.There) })},
+		{what: "slow the line of " + name, victim: name,
+			begin: each(func(r *relay.Relay) { r.Delay(relay.Back, late) }), end: each(func(r *relay.Relay) { r.Delay(relay.Back, 0) })},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/portico-proxy/portico/test/controlplane"
 	"github.com/portico-proxy/portico/test/proxy"
+	"github.com/portico-proxy/portico/test/relay"
 )
 
 const (
@@ -25,6 +26,7 @@ type world struct {
 	t       *testing.T
 	plane   *controlplane.ControlPlane
 	proxies []*proxy.Proxy
+	lines   [][]*relay.Relay // of each proxy to each API server
 	doors   []door
 	direct  door
 	etcd    *clientv3.Client
@@ -39,24 +41,28 @@ type door struct {
 // patience is how long clients wait for an answer.
 const patience = 10 * time.Second
 
-func newWorld(t *testing.T) *world {
+// newWorld starts one whose proxies have a policy, and further flags each.
+func newWorld(t *testing.T, policy string, flags [][]string) *world {
 	t.Helper()
 	w := &world{t: t, plane: controlplane.New(t, controlplane.Options{
 		APIServers: apiServers, Log: os.Stderr,
 		Flags: map[controlplane.Part][]string{controlplane.APIServer: {"--disable-admission-plugins=ServiceAccount"}},
 	})}
-	var addresses []string
-	for _, u := range w.plane.URLs() {
-		addresses = append(addresses, strings.TrimPrefix(u, "https://"))
-	}
 	policies := t.TempDir()
-	if err := os.WriteFile(policies+"/keep.yaml", []byte(keep), 0o600); err != nil {
+	if err := os.WriteFile(policies+"/keep.yaml", []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range replicas {
+	for _, own := range flags {
+		var lines []*relay.Relay
+		var addresses []string
+		for _, u := range w.plane.URLs() {
+			line := relay.New(t, strings.TrimPrefix(u, "https://"))
+			lines, addresses = append(lines, line), append(addresses, line.Address)
+		}
+		w.lines = append(w.lines, lines)
 		p := proxy.New(t, proxy.Options{
 			Kubeconfig: w.plane.KubeconfigPath(), Unready: true,
-			Flags: []string{"--server=" + strings.Join(addresses, ","), "--policy-dir=" + policies},
+			Flags: append(own, "--server="+strings.Join(addresses, ","), "--policy-dir="+policies),
 		})
 		w.proxies = append(w.proxies, p)
 		w.doors = append(w.doors, newDoor(t, p.Config(w.plane.Token("admin"))))
