@@ -52,10 +52,15 @@ type question struct {
 	inParts   bool // collections are not kept whole
 }
 
+// maxQuery is the longest query that is read, in bytes. To read a selector of a
+// thousand values, and to ask the API server who may use it, costs more than to
+// pass it on, where its sender waits for its own turn.
+const maxQuery = 8 << 10
+
 // parse reads r. It reports false if the cache has nothing to do with it.
 func parse(r *http.Request) (*question, bool) {
 	info, ok := request.RequestInfoFrom(r.Context())
-	if !ok || !info.IsResourceRequest || info.Subresource != "" || r.Method != http.MethodGet || isSpecial(r.Header) {
+	if !ok || !info.IsResourceRequest || info.Subresource != "" || r.Method != http.MethodGet || len(r.URL.RawQuery) > maxQuery || isSpecial(r.Header) {
 		return nil, false
 	}
 	q := &question{
