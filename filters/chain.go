@@ -22,6 +22,7 @@ import (
 	"github.com/portico-proxy/portico/filters/talkers"
 	"github.com/portico-proxy/portico/filters/throttle"
 	"github.com/portico-proxy/portico/filters/trace"
+	"github.com/portico-proxy/portico/filters/view"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
@@ -52,6 +53,9 @@ type Deps struct {
 	Limiter *throttle.Limiter
 	// Share shares the proxy out among callers; nil does not.
 	Share *throttle.Share
+	// Views are what exists for whom. Without it, namespaces are not known by their
+	// labels.
+	Views *view.Library
 	// Talkers keeps account of what callers do; nil keeps none.
 	Talkers *account.Account
 	// Gate says who may have answers from memory.
@@ -106,6 +110,11 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 		door := &throttle.Filter{Limiter: d.Limiter, Ask: ask}
 		restrict, last = append(restrict, door), door.Upstream(last)
 	}
+	views, foundOfViews := d.Views.Compile(s)
+	maps.Copy(found, foundOfViews)
+	if views.Binds() {
+		restrict, needed = append(restrict, views), append(needed, views.Needs)
+	}
 	first := []pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
 	}
@@ -123,7 +132,7 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	}
 	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,
-		restrict, // may it pass, how, and when: NodePolicies, policies in Rego, WebAssembly filters, limits
+		restrict, // may it pass, how, when, and what exists for it: NodePolicies, policies in Rego, WebAssembly filters, limits, views
 		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked}}, // whether memory may answer
 		memory, // reads that memory can answer stop here
 	)...), found

@@ -175,6 +175,9 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Modules, err = p.modules(client, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
+	if d.Views, err = p.views(cfg, own); err != nil {
+		return filters.Deps{}, err
+	}
 	p.gate = d.Gate
 	peers, err := p.join(client, o)
 	if err != nil {
@@ -239,6 +242,7 @@ var followed = []schema.GroupVersionResource{
 	v1alpha1.GroupVersion.WithResource("regopolicies"),
 	v1alpha1.GroupVersion.WithResource("filterbindings"),
 	v1alpha1.GroupVersion.WithResource("nodepolicies"),
+	v1alpha1.GroupVersion.WithResource("virtualviews"),
 }
 
 // policies compiles a chain for each state of the policy directory and of the
@@ -252,7 +256,9 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 		return nil, err
 	}
 	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) { return p.apply(s, chain, deps), nil })
-	p.beside = append(p.beside, manager.RunnableFunc(func(ctx context.Context) error { return deps.Modules.Start(ctx, sources.Again) }))
+	p.beside = append(p.beside,
+		manager.RunnableFunc(func(ctx context.Context) error { return deps.Modules.Start(ctx, sources.Again) }),
+		manager.RunnableFunc(func(ctx context.Context) error { return deps.Views.Start(ctx, sources.Again) }))
 	follow := []manager.Runnable{manager.RunnableFunc(func(ctx context.Context) error { return loader.Follow(ctx, p.log, sources.Files) })}
 	if !o.watchPolicies {
 		return follow, nil

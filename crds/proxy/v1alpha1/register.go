@@ -20,6 +20,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&FilterBinding{}, &FilterBindingList{},
 		&RegoPolicy{}, &RegoPolicyList{},
 		&NodePolicy{}, &NodePolicyList{},
+		&VirtualView{}, &VirtualViewList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -1,0 +1,218 @@
+package view
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+)
+
+// A lens is a VirtualView with the namespaces that it shows now. It never
+// changes: what comes after it is another.
+type lens struct {
+	name       string
+	audits     bool
+	subjects   v1alpha1.RequestMatch
+	limits     *v1alpha1.ViewNamespaces // nil: all namespaces exist
+	selector   labels.Selector          // of namespaces; nil: none is chosen by labels
+	hidden     []v1alpha1.ViewResource
+	rules      []*rule
+	masked     []maskedResources
+	namespaces map[string]struct{} // chosen by labels
+	unknown    bool                // which namespaces there are
+	key        string
+	changed    chan struct{}
+	floors     *floors
+}
+
+// maskedResources have fields hidden.
+type maskedResources struct {
+	resources []v1alpha1.ViewResource
+	mask      *mask
+}
+
+// newLens compiles v. What Validate accepts compiles.
+func newLens(v *v1alpha1.VirtualView, digest string) (*lens, error) {
+	l := &lens{
+		name: v.Name, audits: v.Spec.Mode == v1alpha1.ModeAudit, limits: v.Spec.Namespaces, hidden: v.Spec.Hidden,
+		subjects: v1alpha1.RequestMatch{Users: v.Spec.Subjects.Users, Groups: v.Spec.Subjects.Groups},
+		key:      digest, changed: make(chan struct{}), floors: newFloors(),
+	}
+	for i := range v.Spec.Objects {
+		r, err := newRule(&v.Spec.Objects[i])
+		if err != nil {
+			return nil, err
+		}
+		l.rules = append(l.rules, r)
+	}
+	for _, m := range v.Spec.Masks {
+		l.masked = append(l.masked, maskedResources{m.Resources, maskOver(&m)})
+	}
+	if l.limits == nil || l.limits.Selector == nil {
+		return l, nil
+	}
+	var err error
+	l.selector, err = metav1.LabelSelectorAsSelector(l.limits.Selector)
+	l.unknown = true
+	return l, err
+}
+
+func maskOver(m *v1alpha1.ViewMask) *mask {
+	var instead []byte
+	if m.Replacement != nil {
+		instead, _ = json.Marshal(*m.Replacement) // a string always can be
+	}
+	out := &mask{}
+	for _, p := range m.Paths {
+		out.add(partsOf(p), instead)
+	}
+	return out
+}
+
+// chosen returns the namespaces that l chooses by their labels.
+func (l *lens) chosen(all map[string]labels.Set) map[string]struct{} {
+	chosen := map[string]struct{}{}
+	for name, set := range all {
+		if l.selector.Matches(set) {
+			chosen[name] = struct{}{}
+		}
+	}
+	return chosen
+}
+
+// over returns l as it is with these namespaces chosen by labels.
+func (l *lens) over(chosen map[string]struct{}) *lens {
+	next := *l
+	next.namespaces, next.unknown, next.changed, next.floors = chosen, false, make(chan struct{}), newFloors()
+	digest := sha256.Sum256([]byte(strings.Join(slices.Sorted(maps.Keys(chosen)), " ")))
+	next.key, _, _ = strings.Cut(l.key, " ")
+	next.key += " " + hex.EncodeToString(digest[:])
+	return &next
+}
+
+// Key implements [view.View].
+func (l *lens) Key() string { return l.key }
+
+// Changed implements [view.View].
+func (l *lens) Changed() <-chan struct{} { return l.changed }
+
+// isOver reports whether another lens has taken l's place.
+func (l *lens) isOver() bool {
+	select {
+	case <-l.changed:
+		return true
+	default:
+		return false
+	}
+}
+
+var namespaceResource = schema.GroupResource{Resource: "namespaces"}
+
+// shows reports whether a namespace exists.
+func (l *lens) shows(namespace string) bool {
+	if l.limits == nil || fits(l.limits.Names, namespace) {
+		return true
+	}
+	_, chosen := l.namespaces[namespace]
+	return chosen
+}
+
+// admits reports whether a namespace with these labels exists. What an object is
+// counts here, and not what was heard of it.
+func (l *lens) admits(namespace string, set labels.Labels) bool {
+	return l.limits == nil || fits(l.limits.Names, namespace) || l.selector != nil && l.selector.Matches(set)
+}
+
+// rulesOf returns the rules on a resource.
+func (l *lens) rulesOf(r schema.GroupResource) (all []*rule) {
+	for _, rule := range l.rules {
+		if isAbout(rule.resources, r) {
+			all = append(all, rule)
+		}
+	}
+	return all
+}
+
+// mayBe reports whether an object may exist, as far as its name tells. An empty
+// name is one that is not known.
+func (l *lens) mayBe(k key) bool {
+	switch {
+	case isAbout(l.hidden, k.resource), k.namespace != "" && !l.shows(k.namespace):
+		return false
+	case k.name == "":
+		return true
+	case k.resource == namespaceResource && l.selector == nil && !l.shows(k.name):
+		return false
+	}
+	rules := l.rulesOf(k.resource)
+	return len(rules) == 0 || slices.ContainsFunc(rules, func(r *rule) bool { return r.mayBe(k.name) })
+}
+
+// looks reports whether an object's name does not tell whether it exists.
+func (l *lens) looks(r schema.GroupResource) bool {
+	if r == namespaceResource && l.selector != nil || l.follows(r) {
+		return true
+	}
+	return slices.ContainsFunc(l.rulesOf(r), (*rule).looks)
+}
+
+// judges reports whether it depends on objects of a resource, or their names,
+// whether they exist.
+func (l *lens) judges(r schema.GroupResource) bool {
+	return r == namespaceResource && l.limits != nil || l.follows(r) || len(l.rulesOf(r)) > 0
+}
+
+// masksOf returns what is hidden of objects of a resource.
+func (l *lens) masksOf(r schema.GroupResource) (all masks) {
+	for _, m := range l.masked {
+		if isAbout(m.resources, r) {
+			all = append(all, m.mask)
+		}
+	}
+	return all
+}
+
+// See implements [view.View].
+func (l *lens) See(_ context.Context, o view.Object) ([]byte, error) {
+	r := o.Resource.GroupResource()
+	exists, err := l.exists(key{r, o.Namespace, o.Name}, o.Labels, &content{raw: o.JSON})
+	if err != nil || !exists {
+		return nil, err
+	}
+	seen, _, err := l.masksOf(r).applyToObject(o.JSON)
+	return seen, err
+}
+
+// exists reports whether an object does.
+func (l *lens) exists(k key, set labels.Labels, c *content) (bool, error) {
+	switch {
+	case isAbout(l.hidden, k.resource), k.namespace != "" && !l.shows(k.namespace):
+		return false, nil
+	case k.resource == namespaceResource && !l.admits(k.name, set):
+		return false, nil
+	}
+	if l.follows(k.resource) {
+		if exists, err := l.followed(k.resource, c); err != nil || !exists {
+			return false, err
+		}
+	}
+	rules := l.rulesOf(k.resource)
+	for _, r := range rules {
+		if fit, err := r.fits(k.name, set, c); err != nil || fit {
+			return fit, err
+		}
+	}
+	return len(rules) == 0, nil
+}
+
+var _ view.View = (*lens)(nil)
