@@ -13,10 +13,10 @@ GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run controlplane test check race lint house generated programs fmt generate bench soak chaos abuse clean
+.PHONY: help build run controlplane test check race lint house generated vulnerabilities programs fmt generate bench soak chaos abuse clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/portico
 	$(GO) build -o bin/portico ./cmd/portico
@@ -46,6 +46,9 @@ generated:
 	@state() { git diff -- $(GENERATED); git ls-files --others -- $(GENERATED); }; \
 	before=$$(state) && $(GENERATE) && test "$$before" = "$$(state)" || \
 	{ git status --short -- $(GENERATED); echo 'generated files were stale: commit what is there now'; exit 1; }
+
+vulnerabilities: ## ask vuln.go.dev whether the binary reaches code that is known to be vulnerable
+	$(TOOL) govulncheck ./cmd/portico
 
 # Builds the control plane, once per machine, and says so while it does: the
 # minutes this takes would otherwise count as the first test's.
