@@ -1,6 +1,7 @@
 package noderestriction
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/portico-proxy/portico/core/document"
@@ -24,6 +25,9 @@ func (e *exchange) event(r *rule) error {
 	case "update", "patch":
 		if !e.isOwnEvent() {
 			return e.forbidden(r, "it is about no pod of this node")
+		}
+		if err := e.changeEvent(r); err != nil {
+			return err
 		}
 	default:
 		return e.forbidden(r, "it is not for this node")
@@ -61,6 +65,20 @@ func (e *exchange) subject(r *rule, object []byte) (ref, error) {
 		}
 	}
 	return about, e.forbidden(r, "it is about no pod of this node")
+}
+
+// changeEvent lets an event be told again, but not be made one about something else.
+func (e *exchange) changeEvent(r *rule) error {
+	if e.info.Verb == "patch" {
+		return e.patch(r, func(p []string) bool {
+			return !slices.Contains([]string{"involvedObject", "regarding", "metadata"}, p[0])
+		})
+	}
+	object, err := e.object()
+	if err == nil {
+		_, err = e.subject(r, object)
+	}
+	return err
 }
 
 // isOwnEvent reports an event that has been called as those about the node and its

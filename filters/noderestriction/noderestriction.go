@@ -268,6 +268,7 @@ func orElse(err, other error) error {
 
 // readPart judges reads of subresources.
 func (e *exchange) readPart(r *rule) error {
+	e.hide(r)
 	switch e.info.Resource + "/" + e.info.Subresource {
 	case "pods/log", "pods/status":
 		if e.info.APIGroup == "" {
@@ -276,7 +277,7 @@ func (e *exchange) readPart(r *rule) error {
 		}
 	case "nodes/status":
 		if e.info.Name == e.node.name {
-			return e.masked(r)
+			return nil
 		}
 	}
 	return e.forbidden(r, "it is not for this node")

@@ -211,3 +211,53 @@ func TestWithoutALibraryNothingPasses(t *testing.T) {
 		t.Errorf("got %d", got)
 	}
 }
+
+func TestObjectsSayThemselvesWhoseTheyAre(t *testing.T) {
+	l := knowing(t, nil)
+	f := compiled(t, l, policy("p", nil))
+	l.nodes["n1"].pods.put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db", UID: "9"}, Spec: corev1.PodSpec{
+		Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "disk"}}}},
+	}})
+	for _, tt := range []struct {
+		group, resource, object string
+		want                    bool
+	}{
+		{"", "persistentvolumes", `{"spec":{"claimRef":{"namespace":"shop","name":"disk"}}}`, true},
+		{"", "persistentvolumes", `{"spec":{"claimRef":{"namespace":"bank","name":"disk"}}}`, false},
+		{"", "persistentvolumes", `{"spec":{}}`, false},
+		{"storage.k8s.io", "volumeattachments", `{"spec":{"nodeName":"n1"}}`, true},
+		{"storage.k8s.io", "volumeattachments", `{"spec":{"nodeName":"n2"}}`, false},
+		{"certificates.k8s.io", "certificatesigningrequests", `{"spec":{"username":"system:serviceaccount:shop:web"}}`, true},
+		{"certificates.k8s.io", "certificatesigningrequests", `{"spec":{"username":"system:node:n2"}}`, false},
+	} {
+		err := ask(t, f, "/", request.RequestInfo{Verb: "list", APIGroup: tt.group, Resource: tt.resource}, func(_ http.ResponseWriter, r *http.Request) error {
+			seen, err := view.From(r.Context()).See(r.Context(), view.Object{JSON: []byte(tt.object)})
+			if (seen != nil) != tt.want {
+				t.Errorf("%s %s: seen %s", tt.resource, tt.object, seen)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestGatewaysLetKubeletsBootstrap(t *testing.T) {
+	f := compiled(t, knowing(t, nil), policy("p", func(s *v1alpha1.NodePolicySpec) { s.Placement = v1alpha1.PlacementGateway }))
+	csr := request.RequestInfo{IsResourceRequest: true, Verb: "create", APIGroup: "certificates.k8s.io", Resource: "certificatesigningrequests"}
+	secret := request.RequestInfo{IsResourceRequest: true, Verb: "get", Namespace: "shop", Resource: "secrets", Name: "own"}
+	for name, tt := range map[string]struct {
+		groups []string
+		info   request.RequestInfo
+		want   int32
+	}{
+		"bootstrapper": {[]string{"system:bootstrappers"}, csr, 200}, "its-secrets": {[]string{"system:bootstrappers"}, secret, 403}, "others": {nil, csr, 403},
+	} {
+		ctx := request.WithUser(request.WithRequestInfo(t.Context(), &tt.info), &user.DefaultInfo{Name: "somebody", Groups: tt.groups})
+		err := f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), pipeline.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+		if got := codeOf(err); got != tt.want {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+}

@@ -31,8 +31,13 @@ func (e *exchange) write(r *rule) error {
 	if slices.Contains(never, e.info.Subresource) || e.info.Verb == "proxy" {
 		return e.forbidden(r, "nothing on this node may")
 	}
+	masked := e.hide(r)
 	if r.allows(e.info) {
-		return e.masked(r)
+		if masked && (e.info.Verb == "update" || e.info.Verb == "patch") {
+			// What it does not see would be lost, or told by what becomes of the change.
+			return e.forbidden(r, "fields of it are masked")
+		}
+		return nil
 	}
 	kubelet := e.kind == v1alpha1.CallerKubelet
 	resource := e.info.Resource
@@ -70,21 +75,16 @@ func (e *exchange) write(r *rule) error {
 	return e.forbidden(r, "it is not for this node")
 }
 
-// masked refuses to change what the caller does not see whole: it would be lost, or
-// told by what becomes of the change. What is answered is masked as well.
-func (e *exchange) masked(r *rule) error {
-	of := schema.GroupResource{Group: e.info.APIGroup, Resource: e.info.Resource}
-	m := r.mask(of, e.kind)
+// hide masks what is answered, and reports whether there is a mask.
+func (e *exchange) hide(r *rule) bool {
+	m := r.mask(schema.GroupResource{Group: e.info.APIGroup, Resource: e.info.Resource}, e.kind)
 	if m.isNone() {
-		return nil
-	}
-	if e.info.Verb == "update" || e.info.Verb == "patch" {
-		return e.forbidden(r, "fields of it are masked")
+		return false
 	}
 	if !r.audits() {
 		e.views = append(e.views, &sight{key: fmt.Sprintf("mask %s %s", r.digest, e.kind), all: true, mask: m})
 	}
-	return nil
+	return true
 }
 
 // object reads the object in the request's body as JSON.
@@ -303,9 +303,6 @@ func (e *exchange) writeNode(r *rule) error {
 	}
 	if e.info.Name != e.node.name {
 		return e.forbidden(r, "it is another node")
-	}
-	if err := e.masked(r); err != nil {
-		return err
 	}
 	mine := func(p []string) bool { return p[0] == "status" || r.isOwnMeta(p) }
 	switch e.info.Verb {

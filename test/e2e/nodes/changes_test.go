@@ -204,23 +204,29 @@ func TestSecretsAreMaskedForPodsOnly(t *testing.T) {
 	for way, flags := range ways {
 		t.Run(way, func(t *testing.T) {
 			p := start(t, flags...)
-			apply(t, byLabel+"  masks:\n  - {resource: secrets, metadataOnly: true, callers: [Pods]}\n  - {resource: pods, fields: [/spec/containers/*/env]}\n  - {resource: nodes, fields: [/metadata/labels]}\n")
+			apply(t, byLabel+"  masks:\n  - {resource: secrets, metadataOnly: true, callers: [Pods]}\n  - {resource: pods, fields: [/spec/containers/*/env]}\n  - {resource: nodes, fields: [/metadata/labels]}\n  writes:\n  - {resource: secrets, verbs: [patch]}\n")
 			kubelet, pod := newClient(t, p, kubeletOf(t, edge)), newClient(t, p, tokenOf(t, "web"))
 			if a := kubelet.get(ofHome + "/secrets/web"); a.code != http.StatusOK || !strings.Contains(a.body, value) {
 				t.Errorf("kubelet: %d: %s", a.code, a.body)
 			}
 			for _, accept := range []string{plain, table, partial, partials} {
-				for _, path := range []string{ofHome + "/secrets/web", "/api/v1/secrets", ofHome + "/secrets?watch=1&timeoutSeconds=1", ofHome + "/pods/web", "/api/v1/pods", "/api/v1/pods?watch=1&timeoutSeconds=1", "/api/v1/pods?resourceVersion=0", "/api/v1/nodes"} {
+				for _, path := range []string{ofHome + "/secrets/web", "/api/v1/secrets", ofHome + "/secrets?watch=1&timeoutSeconds=1", ofHome + "/pods/web", ofHome + "/pods/web/status", "/api/v1/nodes/" + edge + "/status", "/api/v1/pods", "/api/v1/pods?watch=1&timeoutSeconds=1", "/api/v1/pods?resourceVersion=0", "/api/v1/nodes"} {
 					a := pod.get(path, "Accept", accept)
 					if strings.Contains(a.body, value) || strings.Contains(a.body, "TEXT") || strings.Contains(a.body, "managedFields") || strings.Contains(path, "nodes") && strings.Contains(a.body, "trust") {
 						t.Errorf("%s as %s: %s", path, accept, a.body)
 					}
 				}
 			}
+			for _, path := range []string{ofHome + "/pods/web", "/api/v1/nodes/" + edge} {
+				a := kubelet.send("PATCH", path+"/status", merge, `{"status":{}}`)
+				if a.code != http.StatusOK || strings.Contains(a.body, "TEXT") || strings.Contains(a.body, "trust") {
+					t.Errorf("what is answered to a change: %d: %s", a.code, a.body)
+				}
+			}
 			for name, w := range map[string]write{
 				"select-by-label": {"GET", "/api/v1/nodes?labelSelector=trust", "", ""},
 				"select-by-type":  {"GET", "/api/v1/secrets?fieldSelector=type%3DOpaque", "", ""},
-				"write-back":      {"PATCH", "/api/v1/nodes/" + edge, merge, `{"metadata":{"annotations":{}}}`},
+				"write-back":      {"PATCH", ofHome + "/secrets/web", merge, `{"metadata":{"annotations":{"a":"b"}}}`},
 			} {
 				if a := pod.send(w.method, w.path, w.media, w.body); !a.refused() {
 					t.Errorf("%s: %d: %s", name, a.code, a.body)

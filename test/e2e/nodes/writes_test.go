@@ -6,7 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -108,6 +113,7 @@ func forbidden(t *testing.T) map[string]write {
 		"unbound-token":    {"POST", ofHome + "/serviceaccounts/web/token", plain, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}`},
 		"wrong-uid":        tokenFor("web", "Pod", "web", uidOf(t, "vault")),
 		"other-event":      event("vault.1", "Pod", "vault"),
+		"turn-event":       {"PATCH", ofHome + "/events/web.1", merge, `{"involvedObject":{"name":"vault"}}`},
 		"change-event":     {"PATCH", ofHome + "/events/vault.1", merge, `{"count":2}`},
 		"secret":           {"POST", ofHome + "/secrets", plain, `{"metadata":{"name":"spy"}}`},
 		"change-secret":    {"PATCH", ofHome + "/secrets/web", merge, `{"stringData":{"a":"b"}}`},
@@ -252,5 +258,60 @@ func TestEventsHaveABudget(t *testing.T) {
 	}
 	if got := fmt.Sprint(codes("Node", edge, 3)); got != "[201 201 429]" {
 		t.Errorf("of the node: %s", got)
+	}
+}
+
+// TestKubeletsSpeakProtobuf does with a typed client what a kubelet does for a pod.
+func TestKubeletsSpeakProtobuf(t *testing.T) {
+	const name = "own-proto"
+	if err := addPod(t.Context(), edge, name); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t)
+	apply(t, byLabel+"  events:\n    perObject: {perMinute: 60, burst: 10}\n")
+	c := newClient(t, p, kubeletOf(t, edge))
+	c.cfg.ContentType, c.cfg.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	set, ctx := c.set(), t.Context()
+	pod, err := set.CoreV1().Pods(home).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, do := range map[string]func() error{
+		"secret": func() error { _, err := set.CoreV1().Secrets(home).Get(ctx, name, metav1.GetOptions{}); return err },
+		"event": func() error {
+			about := corev1.ObjectReference{Kind: "Pod", Namespace: home, Name: name, UID: pod.UID}
+			_, err := set.CoreV1().Events(home).Create(ctx, &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: name + ".1"}, InvolvedObject: about}, metav1.CreateOptions{})
+			return err
+		},
+		"token": func() error {
+			bound := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: name, UID: pod.UID}
+			_, err := set.CoreV1().ServiceAccounts(home).CreateToken(ctx, name, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
+			return err
+		},
+		"status": func() error {
+			_, err := set.CoreV1().Pods(home).Patch(ctx, name, types.StrategicMergePatchType, []byte(`{"metadata":{"uid":"`+string(pod.UID)+`"},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`), metav1.PatchOptions{}, "status")
+			return err
+		},
+		"whole-status": func() error {
+			is, err := set.CoreV1().Pods(home).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			is.Status.Message = "fine"
+			_, err = set.CoreV1().Pods(home).UpdateStatus(ctx, is, metav1.UpdateOptions{})
+			return err
+		},
+	} {
+		if err := do(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	now := int64(0)
+	other := types.UID("other")
+	if err := set.CoreV1().Pods(home).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &other}}); !apierrors.IsConflict(err) {
+		t.Errorf("another pod of that name: %v", err)
+	}
+	if err := set.CoreV1().Pods(home).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		t.Errorf("delete: %v", err)
 	}
 }
