@@ -3,6 +3,7 @@ package body
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -35,17 +36,33 @@ type Rooms struct {
 	// Wait bounds how long a request waits for room, and Reading how long its body
 	// may take to come.
 	Wait, Reading time.Duration
+
+	mu   sync.Mutex // guards following
+	each map[string]*corner
+}
+
+// maxCorner is what one caller's objects take together, in bytes: the largest
+// object fits in, and two such callers leave room for others.
+const maxCorner = reading * Max
+
+// A corner is what one caller may have of a room.
+type corner struct {
+	*semaphore.Weighted
+	requests int // that have some of it, or wait for it
 }
 
 // NewRooms returns rooms of the usual size.
 func NewRooms() *Rooms {
-	return &Rooms{semaphore.NewWeighted(maxRoom), semaphore.NewWeighted(maxAnonymousRoom), maxWait, maxReading}
+	return &Rooms{
+		Known: semaphore.NewWeighted(maxRoom), Anonymous: semaphore.NewWeighted(maxAnonymousRoom), Wait: maxWait, Reading: maxReading,
+	}
 }
 
 // A Room is what one request takes. The zero one is none.
 type Room struct {
 	in    *semaphore.Weighted
 	taken int64
+	leave func(n int64) // gives n back to the caller's corner
 }
 
 // Enter gives the request of a caller room for its object, unless it has some.
@@ -59,17 +76,56 @@ func (s *Rooms) Enter(room *Room, r *http.Request, caller user.Info) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.Wait)
 	defer cancel()
-	need := reading * SizeOf(r)
+	need := max(reading*SizeOf(r), 1)
 	if info, ok := request.RequestInfoFrom(r.Context()); ok && Changes(r, info) {
 		need = 2 * (SizeOf(r) + Max) // what comes of it is no smaller for that
 	}
-	if in.Acquire(ctx, need) != nil {
+	leave, ok := s.enterCorner(ctx, caller.GetName(), need)
+	if ok && in.Acquire(ctx, need) != nil {
+		leave(need)
+		ok = false
+	}
+	if !ok {
 		err := apierrors.NewServiceUnavailable("too many objects are being judged")
 		err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
 		return err
 	}
-	room.in, room.taken = in, need
+	room.in, room.taken, room.leave = in, need, leave
 	return nil
+}
+
+// enterCorner takes n of what one caller may have. The function it returns gives
+// some of it back.
+func (s *Rooms) enterCorner(ctx context.Context, name string, n int64) (leave func(n int64), ok bool) {
+	s.mu.Lock()
+	own := s.each[name]
+	if own == nil {
+		own = &corner{Weighted: semaphore.NewWeighted(maxCorner)}
+		if s.each == nil {
+			s.each = map[string]*corner{}
+		}
+		s.each[name] = own
+	}
+	own.requests++
+	s.mu.Unlock()
+	end := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if own.requests--; own.requests == 0 {
+			delete(s.each, name)
+		}
+	}
+	if own.Acquire(ctx, n) != nil {
+		end()
+		return nil, false
+	}
+	left := n
+	return func(n int64) {
+		own.Release(n)
+		if left -= n; left == 0 {
+			end()
+		}
+	}, true
 }
 
 // SizeOf is how long the body of r can be, as far as it is read.
@@ -84,6 +140,7 @@ func SizeOf(r *http.Request) int64 {
 func (r *Room) Keep(size int64) {
 	if back := r.taken - size; r.in != nil && back > 0 {
 		r.in.Release(back)
+		r.leave(back)
 		r.taken -= back
 	}
 }

@@ -176,7 +176,14 @@ func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
 		return gr, false // conversations, not changes
 	}
 	p := c.policy(gr)
-	return gr, !p.Refuse && p.Session != nil && r.URL.Query().Get("dryRun") == ""
+	return gr, !p.Refuse && p.Session != nil && !isTried(r)
+}
+
+// isTried reports a write that upstream only tries. Of a deletion with a body it
+// reads no query.
+func isTried(r *http.Request) bool {
+	hasOptions := r.Method == http.MethodDelete && r.ContentLength != 0
+	return !hasOptions && r.URL.Query().Get("dryRun") != ""
 }
 
 // pass hands r on. A session that has read upstream may have seen what memory has

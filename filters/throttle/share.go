@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,11 +43,14 @@ const (
 const (
 	// shareDelay is how long a request waits for its turn.
 	shareDelay = 10 * time.Second
-	// listTime is how long a client may take to read a list: twice of what the
-	// API server gives it.
-	listTime = 2 * time.Minute
-	// shareOf is what one caller may have of anything, in quarters.
-	shareOf = 3
+	// answerTime is how long a request may take that is no stream: twice what the
+	// API server gives it. vitalTime is that of vital ones, which are small.
+	answerTime = 2 * time.Minute
+	vitalTime  = time.Minute
+	// shareOf is what one caller may have of anything, in eighths, and vitalOf what
+	// it may have of what all of a cluster lives on.
+	shareOf = 6
+	vitalOf = 1
 )
 
 // Share is the filter that shares the proxy out among its callers, whatever
@@ -92,11 +96,19 @@ func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
 			l.OnExceed = limit.Reject // who waits keeps what it sent in memory
 		}
 		one := l
-		one.ID, one.InFlight = string(k)+"-of-one", &limit.InFlight{Max: max(1, most*shareOf/4)}
+		one.ID, one.InFlight = string(k)+"-of-one", &limit.InFlight{Max: max(1, most*eighths(k)/8)}
 		one.Message = "this client has as many " + string(k) + " as the proxy gives to one at a time"
 		f.kinds[k] = bounds{all: l, one: one}
 	}
 	return f
+}
+
+// eighths are what one caller may have of a kind.
+func eighths(k kind) int {
+	if k == vital {
+		return vitalOf
+	}
+	return shareOf
 }
 
 // Name is "throttle".
@@ -114,13 +126,40 @@ func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		return err
 	}
 	defer p.leave(usage{})
-	if k == lists {
-		// Who does not read keeps its place for ever.
-		rc := http.NewResponseController(w)
-		_ = rc.SetWriteDeadline(time.Now().Add(listTime))
-		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	if k != streams {
+		defer cutAfter(w, f.patience(k))()
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// patience is how long a client may take to send a request and to read the answer.
+func (f *Share) patience(k kind) time.Duration {
+	if k == vital {
+		return vitalTime
+	}
+	return answerTime
+}
+
+// cutAfter ends a request that takes too long, until what it returns is called: who
+// neither sends nor reads would keep its place for ever.
+func cutAfter(w http.ResponseWriter, d time.Duration) (over func()) {
+	var mu sync.Mutex
+	ended := false
+	t := time.AfterFunc(d, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return // w is another request's now
+		}
+		rc := http.NewResponseController(w)
+		_, _ = rc.SetReadDeadline(time.Now()), rc.SetWriteDeadline(time.Now())
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		t.Stop()
+		ended = true
+	}
 }
 
 // limits are those of all callers and those of one.

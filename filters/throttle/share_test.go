@@ -168,7 +168,7 @@ func TestWhatHasNoRoomIsRefused(t *testing.T) {
 		wait   time.Duration
 	}{
 		"watches": {oneRule, "", 3, 0},
-		"bulky":   {onePod, strings.Repeat("x", bulkyHeader), bulkyShare * shareOf / 4, 0},
+		"bulky":   {onePod, strings.Repeat("x", bulkyHeader), bulkyShare * shareOf / 8, 0},
 		"lists":   {allPods, "", 3, shareDelay},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,4 +259,47 @@ func BenchmarkShare(b *testing.B) {
 			b.Fatal(fmt.Errorf("share: %w", err))
 		}
 	}
+}
+
+// stuck is a connection that only a deadline ends.
+type stuck struct {
+	http.ResponseWriter
+	read, wrote chan time.Time
+}
+
+func (s stuck) SetReadDeadline(at time.Time) error  { s.read <- at; return nil }
+func (s stuck) SetWriteDeadline(at time.Time) error { s.wrote <- at; return nil }
+
+func TestWhoNeitherSendsNorReadsLosesItsPlace(t *testing.T) {
+	for path, want := range map[string]time.Duration{onePod: answerTime, allPods: answerTime, aLease: vitalTime} {
+		synctest.Test(t, func(t *testing.T) {
+			f := share(Shares{})
+			w, r := from(t, "10.0.0.9", "", path)
+			c := stuck{ResponseWriter: w, read: make(chan time.Time), wrote: make(chan time.Time)}
+			start := time.Now()
+			_ = f.ServeHTTP(c, r, pipeline.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+				<-c.read
+				<-c.wrote
+				return nil
+			}))
+			if took := time.Since(start); took != want {
+				t.Errorf("%s was cut after %v, want %v", path, took, want)
+			}
+		})
+	}
+}
+
+func TestRequestsThatEndAreNotCutLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := share(Shares{})
+		w, r := from(t, "10.0.0.9", "", onePod)
+		c := stuck{ResponseWriter: w, read: make(chan time.Time, 1), wrote: make(chan time.Time, 1)}
+		if err := f.ServeHTTP(c, r, pipeline.HandlerFunc(ok)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(2 * answerTime)
+		if len(c.read)+len(c.wrote) > 0 {
+			t.Error("the next request on the connection was cut")
+		}
+	})
 }
