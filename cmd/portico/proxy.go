@@ -172,7 +172,11 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	}
 	rooms := body.NewRooms()
 	d.Nodes = p.nodes(client, o, rooms)
-	if d.Modules, err = p.modules(client, o, rooms); err != nil {
+	from, err := o.sources(client)
+	if err != nil {
+		return filters.Deps{}, err
+	}
+	if d.Modules, err = p.modules(from, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
 	if d.Views, err = p.views(cfg, own); err != nil {
@@ -188,7 +192,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 			return filters.Deps{}, err
 		}
 	}
-	err = p.limit(o, &d)
+	err = p.limit(from, o, &d)
 	return d, err
 }
 
@@ -258,7 +262,8 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) { return p.apply(s, chain, deps), nil })
 	p.beside = append(p.beside,
 		manager.RunnableFunc(func(ctx context.Context) error { return deps.Modules.Start(ctx, sources.Again) }),
-		manager.RunnableFunc(func(ctx context.Context) error { return deps.Views.Start(ctx, sources.Again) }))
+		manager.RunnableFunc(func(ctx context.Context) error { return deps.Views.Start(ctx, sources.Again) }),
+		manager.RunnableFunc(func(ctx context.Context) error { return deps.Policies.Start(ctx, sources.Again) }))
 	follow := []manager.Runnable{manager.RunnableFunc(func(ctx context.Context) error { return loader.Follow(ctx, p.log, sources.Files) })}
 	if !o.watchPolicies {
 		return follow, nil

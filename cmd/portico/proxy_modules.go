@@ -15,8 +15,8 @@ import (
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
-// modules prepares what runs WebAssembly filters.
-func (p *proxy) modules(client kubernetes.Interface, o proxyOptions, rooms *body.Rooms) (*wasm.Library, error) {
+// sources are where modules and bundles come from.
+func (o proxyOptions) sources(client kubernetes.Interface) (fetch.Sources, error) {
 	configMap := func(ctx context.Context, namespace, name, key string) ([]byte, error) {
 		m, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -30,10 +30,14 @@ func (p *proxy) modules(client kubernetes.Interface, o proxyOptions, rooms *body
 	}
 	login, err := o.registryLogin()
 	if err != nil {
-		return nil, err
+		return fetch.Sources{}, err
 	}
-	sources := fetch.Sources{ConfigMap: configMap, URL: fetch.FromURL(http.DefaultClient), OCI: fetch.FromOCI(http.DefaultClient, login)}
-	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: sources, Rooms: rooms, Observe: p.decided, Log: p.log.WithName("wasm")})
+	return fetch.Sources{ConfigMap: configMap, URL: fetch.FromURL(http.DefaultClient), OCI: fetch.FromOCI(http.DefaultClient, login)}, nil
+}
+
+// modules prepares what runs WebAssembly filters.
+func (p *proxy) modules(from fetch.Sources, o proxyOptions, rooms *body.Rooms) (*wasm.Library, error) {
+	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: from, Rooms: rooms, Observe: p.decided, Log: p.log.WithName("wasm")})
 }
 
 // registryLogin finds credentials of registries where docker keeps them; nil is

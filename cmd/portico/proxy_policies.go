@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/portico-proxy/portico/core/fetch"
 	"github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
@@ -16,7 +17,7 @@ import (
 const maxWaiting = 2000
 
 // limit prepares what asks policies in Rego and keeps requests to their limits.
-func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
+func (p *proxy) limit(from fetch.Sources, o proxyOptions, d *filters.Deps) error {
 	var limiter *throttle.Limiter
 	limits, err := p.telemetry.ObserveLimits(func() int { return limiter.Len() })
 	if err != nil {
@@ -35,7 +36,8 @@ func (p *proxy) limit(o proxyOptions, d *filters.Deps) error {
 		return err
 	}
 	d.Policies = rego.NewLibrary(rego.Options{
-		Node: o.nodeName, Servable: servable, Account: d.Talkers, Observe: p.decided, Decisions: decisions, Log: p.log.WithName("rego"),
+		Node: o.nodeName, Servable: servable, Account: d.Talkers, Observe: p.decided, Decisions: decisions,
+		Sources: from, CacheDir: o.filterCacheDir, Log: p.log.WithName("rego"),
 	})
 	return nil
 }

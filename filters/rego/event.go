@@ -26,6 +26,7 @@ type event struct {
 	// Policy is the RegoPolicy, and Digest that of its spec: the one in force,
 	// which may be older than what the API has.
 	Policy  string               `json:"policy"`
+	Bundles map[string]revision  `json:"bundles,omitempty"`
 	Digest  string               `json:"digest,omitempty"`
 	Path    string               `json:"path,omitempty"` // of the package
 	Binding string               `json:"binding"`
@@ -39,6 +40,11 @@ type event struct {
 	Result  *result              `json:"result,omitempty"`
 	Error   string               `json:"error,omitempty"`
 	Metrics map[string]int64     `json:"metrics"`
+}
+
+// A revision is what whoever built a bundle calls it.
+type revision struct {
+	Revision string `json:"revision,omitempty"`
 }
 
 // A result is what a policy said.
@@ -128,6 +134,9 @@ func (m *mask) line(d *decided, node string) []byte {
 	}
 	if node != "" {
 		e.Labels = map[string]string{"node": node}
+	}
+	if p := d.binding.policy; p != nil && p.revision != "" {
+		e.Bundles = map[string]revision{p.name: {p.revision}}
 	}
 	if d.binding.audits() {
 		e.Mode = v1alpha1.ModeAudit

@@ -2,18 +2,21 @@ package rego
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/fetch"
 	"github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
@@ -34,13 +37,18 @@ type Options struct {
 	Observe Observer
 	// Decisions logs what policies decided; nil logs nothing.
 	Decisions *DecisionLog
-	Log       logr.Logger
+	// Sources are where bundles come from, and CacheDir keeps them; without one they
+	// are fetched anew by each process.
+	Sources  fetch.Sources
+	CacheDir string
+	Log      logr.Logger
 }
 
 // Library has the policies of the configuration that is in force, with what they
 // have decided so far. It outlives every configuration.
 type Library struct {
 	options Options
+	fetcher *fetch.Fetcher
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
@@ -63,7 +71,21 @@ func NewLibrary(o Options) *Library {
 	if o.Servable == nil {
 		o.Servable = func(*http.Request) bool { return false }
 	}
-	return &Library{options: o, shelves: map[string]*shelf{}}
+	kept := ""
+	if o.CacheDir != "" {
+		kept = filepath.Join(o.CacheDir, "bundles")
+	}
+	return &Library{options: o, fetcher: fetch.New(o.Sources, kept, o.Log), shelves: map[string]*shelf{}}
+}
+
+// Start fetches bundles until ctx ends, and calls again whenever Compile may come
+// to something else.
+func (l *Library) Start(ctx context.Context, again func() error) error {
+	return l.fetcher.Run(ctx, func() {
+		if err := again(); err != nil {
+			l.options.Log.Error(err, "policies refused; the ones before stay in force")
+		}
+	})
 }
 
 // Compile returns the filter that does what a snapshot asks for, and what is to
@@ -77,11 +99,13 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.fetcher.Begin()
 	for _, o := range s.Objects {
 		if p, ok := o.(*v1alpha1.RegoPolicy); ok {
 			l.put(p, kept, found)
 		}
 	}
+	l.fetcher.End()
 	l.shelves = kept
 	return &Filter{options: &l.options, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
 }
@@ -99,7 +123,14 @@ func (l *Library) put(p *v1alpha1.RegoPolicy, kept map[string]*shelf, found conf
 		found.Add(p, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", s.took.Milliseconds())))
 		return
 	}
-	found.Add(p, config.NotCompiled("Refused", "spec.rego, "+s.err.Error()))
+	switch {
+	case errors.Is(s.err, fetch.ErrFetching):
+		found.Add(p, config.NotCompiled("Fetching", "spec.source: "+s.err.Error()))
+	case p.Spec.Source != nil:
+		found.Add(p, config.NotCompiled("Refused", "spec.source, "+s.err.Error()))
+	default:
+		found.Add(p, config.NotCompiled("Refused", "spec.rego, "+s.err.Error()))
+	}
 	if s.policy == nil {
 		found.Add(p, config.NotInForce("NotCompiled", "There is no policy: requests that it is bound to fare as failurePolicy says."))
 		return
@@ -109,9 +140,17 @@ func (l *Library) put(p *v1alpha1.RegoPolicy, kept map[string]*shelf, found conf
 
 // update makes s hold what p asks for, or leaves what it holds.
 func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
+	var content fetch.Content
+	if p.Spec.Source != nil {
+		var err error
+		if content, err = l.fetcher.Content(bundleOf(p.Spec.Source)); err != nil {
+			s.bad, s.err = [32]byte{}, err
+			return
+		}
+	}
 	// It came from JSON and can be written as such.
 	text, _ := json.Marshal(p.Spec)
-	is := sha256.Sum256(text)
+	is := sha256.Sum256(append(text, content.Identity...))
 	if s.policy != nil && s.good == is {
 		s.err = nil
 		return
@@ -119,17 +158,37 @@ func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
 	if s.err != nil && s.bad == is {
 		return
 	}
-	began := time.Now()
-	policy, err := Compile(SourceOf(p))
+	source, began := SourceOf(p), time.Now()
+	if p.Spec.Source != nil {
+		packed, err := content.Read()
+		if err != nil {
+			s.bad, s.err = [32]byte{}, err // it may come later
+			return
+		}
+		if source.Bundle, err = readBundle(packed, p.Spec.Source); err != nil {
+			l.refuse(p, s, is, err)
+			return
+		}
+	}
+	policy, err := Compile(source)
 	if err != nil {
-		l.options.Log.Error(err, "RegoPolicy refused", "name", p.Name)
-		s.bad, s.err = is, err
+		l.refuse(p, s, is, err)
 		return
 	}
 	*s = shelf{policy: policy, good: is, took: time.Since(began)}
 }
 
-// SourceOf is what a RegoPolicy asks for.
+func (l *Library) refuse(p *v1alpha1.RegoPolicy, s *shelf, is [32]byte, err error) {
+	l.options.Log.Error(err, "RegoPolicy refused", "name", p.Name)
+	s.bad, s.err = is, err
+}
+
+// bundleOf is where a bundle is to be had from.
+func bundleOf(s *v1alpha1.RegoSource) *fetch.Source {
+	return &fetch.Source{File: s.File, URL: s.URL, OCI: s.OCI, SHA256: s.SHA256}
+}
+
+// SourceOf is what a RegoPolicy asks for, but for its bundle, if it has one.
 func SourceOf(p *v1alpha1.RegoPolicy) Source {
 	s := Source{Name: p.Name, Rego: p.Spec.Rego}
 	if p.Spec.Settings != nil {

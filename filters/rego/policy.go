@@ -1,9 +1,11 @@
 package rego
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,13 +32,17 @@ const defaultDeadline = 100 * time.Millisecond
 // maxCompileErrors is how many mistakes an author is told of at once.
 const maxCompileErrors = 5
 
-var errDeadline = errors.New("the evaluation took longer than its deadline")
+var (
+	errDeadline = errors.New("the evaluation took longer than its deadline")
+	errNoBundle = errors.New("it is a bundle, which is not at hand")
+)
 
 // Source is what a policy is made of.
 type Source struct {
 	Name string
-	// Rego is one module.
-	Rego string
+	// Rego is one module. Without one there is a bundle.
+	Rego   string
+	Bundle *Bundle
 	// Settings are what it reads as data.settings.
 	Settings any
 	// Deadline bounds one evaluation; 0 means 100ms.
@@ -49,6 +55,7 @@ type Policy struct {
 	deadline time.Duration
 	compiler *ast.Compiler
 	pkg      ast.Ref
+	revision string    // of the bundle, as whoever built it calls it
 	decision *question // of deny and warn; nil if it has neither
 	limits   *question // nil if it has none
 }
@@ -62,24 +69,83 @@ type question struct {
 
 // Compile reads a policy. Its errors name the line and the column.
 func Compile(s Source) (*Policy, error) {
-	options := ast.ParserOptions{Capabilities: capabilities(), ProcessAnnotation: true, RegoVersion: ast.RegoV1}
-	module, err := ast.ParseModuleWithOpts(s.Name, s.Rego, options)
-	if err != nil {
-		return nil, located(err)
+	if s.Rego == "" && s.Bundle == nil {
+		return nil, errNoBundle
 	}
-	compiler := ast.NewCompiler().WithCapabilities(options.Capabilities).WithStrict(true).
+	from := cmp.Or(s.Bundle, &Bundle{modules: map[string]string{s.Name: s.Rego}})
+	modules, err := parse(from.modules)
+	if err != nil {
+		return nil, err
+	}
+	pkg, err := packageOf(modules, from.pkg)
+	if err != nil {
+		return nil, err
+	}
+	data := map[string]any{"settings": map[string]any{}}
+	maps.Copy(data, from.data)
+	if s.Settings != nil {
+		data["settings"] = s.Settings
+	}
+	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithPathConflictsCheck(taken(data)).
 		WithDefaultRegoVersion(ast.RegoV1).WithSchemas(schemas()).WithUseTypeCheckAnnotations(true)
-	if compiler.Compile(map[string]*ast.Module{s.Name: module}); compiler.Failed() {
+	if compiler.Compile(modules); compiler.Failed() {
 		return nil, located(compiler.Errors)
 	}
-	p := &Policy{name: s.Name, deadline: s.Deadline, compiler: compiler, pkg: module.Package.Path}
+	p := &Policy{name: s.Name, deadline: s.Deadline, compiler: compiler, pkg: pkg, revision: from.revision}
 	if p.deadline <= 0 {
 		p.deadline = defaultDeadline
 	}
-	if s.Settings == nil {
-		s.Settings = map[string]any{}
+	return p, p.prepare(data)
+}
+
+// parse reads modules, which are texts by name.
+func parse(texts map[string]string) (map[string]*ast.Module, error) {
+	options := ast.ParserOptions{Capabilities: capabilities(), ProcessAnnotation: true, RegoVersion: ast.RegoV1}
+	modules := map[string]*ast.Module{}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		m, err := ast.ParseModuleWithOpts(name, texts[name], options)
+		if err != nil {
+			return nil, located(err)
+		}
+		modules[name] = m
 	}
-	return p, p.prepare(s.Settings)
+	return modules, nil
+}
+
+// packageOf is the package that is asked for: the one of that name, or the only one.
+func packageOf(modules map[string]*ast.Module, name string) (ast.Ref, error) {
+	packages := map[string]ast.Ref{}
+	for _, m := range modules {
+		packages[strings.TrimPrefix(m.Package.Path.String(), "data.")] = m.Package.Path
+	}
+	if pkg := packages[name]; pkg != nil {
+		return pkg, nil
+	}
+	names := slices.Sorted(maps.Keys(packages))
+	if name == "" && len(names) == 1 {
+		return packages[names[0]], nil
+	}
+	return nil, fmt.Errorf("package must be one of those of the bundle: %s", strings.Join(names, ", "))
+}
+
+// taken reports whether there is data where a rule would be: it would hide the
+// rule, or the rule would hide it.
+func taken(data map[string]any) func(path []string) (bool, error) {
+	return func(path []string) (bool, error) {
+		return has(data, path), nil
+	}
+}
+
+// has reports whether there is something at a path in data that is not null.
+func has(data any, path []string) bool {
+	for _, part := range path {
+		inside, ok := data.(map[string]any)
+		if !ok || inside[part] == nil {
+			return false
+		}
+		data = inside[part]
+	}
+	return true
 }
 
 // capabilities are those of OPA without what may answer differently to the same
@@ -109,7 +175,7 @@ func located(err error) error {
 	slices.SortStableFunc(all, func(a, b *ast.Error) int { return a.Location.Compare(b.Location) })
 	texts := make([]string, 0, maxCompileErrors)
 	for _, e := range all[:min(len(all), maxCompileErrors)] {
-		texts = append(texts, at(e.Location)+strings.Join(strings.Fields(e.Message+" "+details(e)), " "))
+		texts = append(texts, place(e.Location)+strings.Join(strings.Fields(e.Message+" "+details(e)), " "))
 	}
 	return errors.New(strings.Join(texts, "; "))
 }
@@ -125,11 +191,16 @@ func details(e *ast.Error) string {
 	return strings.Join(lines, " ")
 }
 
-func at(l *ast.Location) string {
+// place says where it is in a policy: in which file, if it has several.
+func place(l *ast.Location) string {
 	if l == nil {
 		return ""
 	}
-	return fmt.Sprintf("line %d, column %d: ", l.Row, l.Col)
+	file := ""
+	if strings.HasSuffix(l.File, ".rego") {
+		file = l.File + ", "
+	}
+	return fmt.Sprintf("%sline %d, column %d: ", file, l.Row, l.Col)
 }
 
 // path is the package's, as OPA writes it in URLs.
@@ -138,12 +209,12 @@ func (p *Policy) path() string {
 	return path
 }
 
-func (p *Policy) prepare(settings any) (err error) {
-	store := inmem.NewFromObjectWithOpts(map[string]any{"settings": settings}, inmem.OptReturnASTValuesOnRead(true))
-	if p.decision, err = p.ask(store, settings, denySet, warnSet); err != nil {
+func (p *Policy) prepare(data map[string]any) (err error) {
+	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
+	if p.decision, err = p.ask(store, data, denySet, warnSet); err != nil {
 		return err
 	}
-	if p.limits, err = p.ask(store, settings, limitsSet); err != nil {
+	if p.limits, err = p.ask(store, data, limitsSet); err != nil {
 		return err
 	}
 	if p.decision == nil && p.limits == nil {
@@ -153,7 +224,7 @@ func (p *Policy) prepare(settings any) (err error) {
 }
 
 // ask prepares a question for those of the sets that the policy has.
-func (p *Policy) ask(store storage.Store, settings any, sets ...string) (*question, error) {
+func (p *Policy) ask(store storage.Store, data map[string]any, sets ...string) (*question, error) {
 	var rules []*ast.Rule
 	var parts []string
 	for _, set := range sets {
@@ -161,7 +232,7 @@ func (p *Policy) ask(store storage.Store, settings any, sets ...string) (*questi
 		of := p.compiler.GetRulesExact(ref)
 		for _, r := range of {
 			if r.Head.RuleKind() != ast.MultiValue {
-				return nil, fmt.Errorf("%s%s must be a set: write %q", at(r.Location), set, set+" contains … if { … }")
+				return nil, fmt.Errorf("%s%s must be a set: write %q", place(r.Location), set, set+" contains … if { … }")
 			}
 		}
 		if len(of) > 0 {
@@ -172,7 +243,7 @@ func (p *Policy) ask(store storage.Store, settings any, sets ...string) (*questi
 	if len(rules) == 0 {
 		return nil, nil
 	}
-	refs, err := p.dependencies(rules, settings)
+	refs, err := p.dependencies(rules, data)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +258,7 @@ func (p *Policy) ask(store storage.Store, settings any, sets ...string) (*questi
 
 // dependencies are the fields of input that rules, and all that they lead to,
 // read. What they read of data must be there.
-func (p *Policy) dependencies(rules []*ast.Rule, settings any) (inputs []string, err error) {
+func (p *Policy) dependencies(rules []*ast.Rule, data map[string]any) (inputs []string, err error) {
 	seen := map[*ast.Rule]bool{}
 	for len(rules) > 0 {
 		r := rules[0]
@@ -202,9 +273,9 @@ func (p *Policy) dependencies(rules []*ast.Rule, settings any) (inputs []string,
 		ast.WalkRefs(r, func(ref ast.Ref) bool {
 			switch head := ref[0]; {
 			case head.Equal(ast.InputRootDocument):
-				inputs = append(inputs, dotted(ref))
+				inputs = append(inputs, strings.Join(constants(ref), "."))
 			case head.Equal(ast.DefaultRootDocument) && err == nil:
-				err = p.checkData(ref, settings)
+				err = p.checkData(ref, data)
 			}
 			return false
 		})
@@ -212,10 +283,9 @@ func (p *Policy) dependencies(rules []*ast.Rule, settings any) (inputs []string,
 	return inputs, err
 }
 
-// dotted are the parts of a ref after its head, up to the first that is not
+// constants are the parts of a ref after its head, up to the first that is not
 // constant.
-func dotted(ref ast.Ref) string {
-	var parts []string
+func constants(ref ast.Ref) (parts []string) {
 	for _, term := range ref.ConstantPrefix()[1:] {
 		s, ok := term.Value.(ast.String)
 		if !ok {
@@ -223,27 +293,24 @@ func dotted(ref ast.Ref) string {
 		}
 		parts = append(parts, string(s))
 	}
-	return strings.Join(parts, ".")
+	return parts
 }
 
 // checkData refuses what nothing stands behind: a limit that compares with it
 // would be none.
-func (p *Policy) checkData(ref ast.Ref, settings any) error {
+func (p *Policy) checkData(ref ast.Ref, data map[string]any) error {
 	constant := ref.ConstantPrefix()
 	if len(p.compiler.GetRules(constant)) > 0 {
 		return nil
 	}
-	parts := strings.Split(dotted(constant), ".")
-	if parts[0] != "settings" {
-		return fmt.Errorf("%sthere is no %s: a policy has its own package and data.settings", at(ref[0].Location), constant)
+	path := constants(constant)
+	if len(path) > 0 && has(data, path) {
+		return nil
 	}
-	for i, part := range parts[1:] {
-		inside, ok := settings.(map[string]any)
-		if settings, ok = inside[part], ok && inside[part] != nil; !ok {
-			return fmt.Errorf("%sspec.settings has no %s", at(ref[0].Location), strings.Join(parts[1:i+2], "."))
-		}
+	if len(path) > 1 && path[0] == "settings" {
+		return fmt.Errorf("%sspec.settings has no %s", place(ref[0].Location), strings.Join(path[1:], "."))
 	}
-	return nil
+	return fmt.Errorf("%sthere is no %s: a policy has its own package, data.settings, and what its bundle has", place(ref[0].Location), constant)
 }
 
 // Answer is what a policy says of a request.

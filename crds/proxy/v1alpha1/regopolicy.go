@@ -34,17 +34,28 @@ type RegoPolicyList struct {
 	Items []RegoPolicy `json:"items"`
 }
 
-// RegoPolicySpec is what a RegoPolicy asks for.
+// RegoPolicySpec is what a RegoPolicy asks for: a policy that stands in rego, or a
+// bundle that source names.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.rego) != has(self.source)",message="set one of rego and source"
 type RegoPolicySpec struct {
 	// Rego is the policy: one module, as in a file. What its package calls deny,
 	// warn and limits is asked for.
 	//
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=262144
-	Rego string `json:"rego"`
+	Rego string `json:"rego,omitempty"`
+
+	// Source is where a bundle is: modules, and data that they read, as opa build
+	// packs them.
+	//
+	// +optional
+	Source *RegoSource `json:"source,omitempty"`
 
 	// Settings are what the policy reads as data.settings, so that one policy
-	// fits several clusters. Their form is the policy's own.
+	// fits several clusters. Their form is the policy's own. They take the place of
+	// those that a bundle has.
 	//
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
@@ -54,6 +65,68 @@ type RegoPolicySpec struct {
 	//
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
+}
+
+// RegoSource is where a bundle is. Exactly one of file, url and oci is set.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.file), has(self.url), has(self.oci)].filter(set, set).size() == 1",message="set exactly one of file, url and oci"
+// +kubebuilder:validation:XValidation:rule="has(self.sha256) || !has(self.url)",message="a bundle from a url needs its sha256"
+type RegoSource struct {
+	// File is a path on the proxy's machine, read again when it changes. With a
+	// sha256, no other file will do.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	File string `json:"file,omitempty"`
+
+	// URL is an https address.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^https://`
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+
+	// OCI is an image or artifact, pinned by its digest:
+	// registry.example.org/policies/lists@sha256:… The bundle is its one layer.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[^@]+@sha256:[0-9a-f]{64}$`
+	// +kubebuilder:validation:MaxLength=1024
+	OCI string `json:"oci,omitempty"`
+
+	// SHA256 is the digest that the bundle must have, as sha256sum prints it.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256,omitempty"`
+
+	// Package is the one whose sets are asked for, as in shop.limits. A bundle of
+	// only one package need not say which.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Package string `json:"package,omitempty"`
+
+	// SignedBy is who must have signed the bundle; nobody, if it is not set.
+	//
+	// +optional
+	SignedBy *RegoSigner `json:"signedBy,omitempty"`
+}
+
+// RegoSigner is known by a key.
+type RegoSigner struct {
+	// PublicKey is the key in PEM.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=8192
+	PublicKey string `json:"publicKey"`
+
+	// Algorithm is how the bundle is signed; RS256 by default, as by opa sign.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=ES256;ES384;ES512;PS256;PS384;PS512;RS256;RS384;RS512
+	Algorithm string `json:"algorithm,omitempty"`
 }
 
 // RegoPolicyStatus is how a RegoPolicy fares.

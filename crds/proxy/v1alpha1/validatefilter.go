@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
@@ -50,32 +51,64 @@ func within(at *field.Path, got, most int32) field.ErrorList {
 func (s *WasmSource) InlineCode() ([]byte, error) { return base64.StdEncoding.DecodeString(s.Inline) }
 
 func (s *WasmSource) validate(at *field.Path) (all field.ErrorList) {
-	set := 0
-	for _, is := range []bool{s.File != "", s.URL != "", s.OCI != "", s.ConfigMap != nil, s.Inline != ""} {
-		if is {
-			set++
-		}
-	}
-	if set != 1 {
+	if set := []bool{s.File != "", s.URL != "", s.OCI != "", s.ConfigMap != nil, s.Inline != ""}; count(set) != 1 {
 		all = append(all, field.Required(at, "set exactly one of file, url, oci, configMap and inline"))
 	}
 	if _, err := s.InlineCode(); err != nil {
 		all = append(all, field.Invalid(at.Child("inline"), "", "is no base64"))
 	}
-	if s.URL != "" && !strings.HasPrefix(s.URL, "https://") {
-		all = append(all, field.Invalid(at.Child("url"), s.URL, "must begin with https://"))
-	}
-	if s.OCI != "" && !ociPattern.MatchString(s.OCI) {
-		all = append(all, field.Invalid(at.Child("oci"), s.OCI, "must end in the artifact's digest: registry/name@sha256:…"))
-	}
+	all = append(all, pinned(at, s.URL, s.OCI, s.SHA256)...)
 	if s.SHA256 == "" && (s.URL != "" || s.ConfigMap != nil) {
 		all = append(all, field.Required(at.Child("sha256"), "a module from a url or a configMap needs its digest, as sha256sum prints it"))
 	}
-	if s.SHA256 != "" && !sha256Pattern.MatchString(s.SHA256) {
-		all = append(all, field.Invalid(at.Child("sha256"), s.SHA256, "must be 64 hexadecimal digits, as sha256sum prints them"))
-	}
 	if c := s.ConfigMap; c != nil && (c.Namespace == "" || c.Name == "" || c.Key == "") {
 		all = append(all, field.Required(at.Child("configMap"), "set namespace, name and key"))
+	}
+	return all
+}
+
+// count is how many of a set are true.
+func count(set []bool) (n int) {
+	for _, is := range set {
+		if is {
+			n++
+		}
+	}
+	return n
+}
+
+// pinned says what is wrong with what is fetched from afar, and its digest.
+func pinned(at *field.Path, url, oci, sha256 string) (all field.ErrorList) {
+	if url != "" && !strings.HasPrefix(url, "https://") {
+		all = append(all, field.Invalid(at.Child("url"), url, "must begin with https://"))
+	}
+	if oci != "" && !ociPattern.MatchString(oci) {
+		all = append(all, field.Invalid(at.Child("oci"), oci, "must end in the artifact's digest: registry/name@sha256:…"))
+	}
+	if sha256 != "" && !sha256Pattern.MatchString(sha256) {
+		all = append(all, field.Invalid(at.Child("sha256"), sha256, "must be 64 hexadecimal digits, as sha256sum prints them"))
+	}
+	return all
+}
+
+// Signature is the algorithm by which a bundle is signed.
+func (s *RegoSigner) Signature() string { return cmp.Or(s.Algorithm, "RS256") }
+
+var signatures = []string{"ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
+
+func (s *RegoSource) validate(at *field.Path) (all field.ErrorList) {
+	if set := []bool{s.File != "", s.URL != "", s.OCI != ""}; count(set) != 1 {
+		all = append(all, field.Required(at, "set exactly one of file, url and oci"))
+	}
+	all = append(all, pinned(at, s.URL, s.OCI, s.SHA256)...)
+	if s.SHA256 == "" && s.URL != "" {
+		all = append(all, field.Required(at.Child("sha256"), "a bundle from a url needs its digest, as sha256sum prints it"))
+	}
+	if k := s.SignedBy; k != nil {
+		if k.PublicKey == "" {
+			all = append(all, field.Required(at.Child("signedBy", "publicKey"), "the key in PEM"))
+		}
+		all = append(all, oneOf(at.Child("signedBy", "algorithm"), k.Signature(), signatures...)...)
 	}
 	return all
 }
@@ -110,8 +143,11 @@ func (b *FilterBinding) Validate() error {
 func (p *RegoPolicy) Validate() error {
 	spec := field.NewPath("spec")
 	var all field.ErrorList
-	if p.Spec.Rego == "" {
-		all = append(all, field.Required(spec.Child("rego"), "the policy itself"))
+	if (p.Spec.Rego == "") == (p.Spec.Source == nil) {
+		all = append(all, field.Required(spec.Child("rego"), "set one of rego and source"))
+	}
+	if p.Spec.Source != nil {
+		all = append(all, p.Spec.Source.validate(spec.Child("source"))...)
 	}
 	if s := p.Spec.Settings; s != nil && len(s.Raw) > 0 && !json.Valid(s.Raw) {
 		all = append(all, field.Invalid(spec.Child("settings"), "", "is no JSON"))

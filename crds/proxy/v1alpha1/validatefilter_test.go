@@ -81,6 +81,13 @@ func TestValidateKeepsTheRulesOfRegoPolicies(t *testing.T) {
 	}{
 		"good":     {RegoPolicySpec{Rego: "package a", Settings: &runtime.RawExtension{Raw: []byte("{}")}, Deadline: &metav1.Duration{Duration: time.Second}}, ""},
 		"empty":    {RegoPolicySpec{}, "spec.rego"},
+		"both":     {RegoPolicySpec{Rego: "package a", Source: &RegoSource{File: "/a"}}, "spec.rego"},
+		"bundle":   {RegoPolicySpec{Source: &RegoSource{File: "/a", SignedBy: &RegoSigner{PublicKey: "key"}}}, ""},
+		"unpinned": {RegoPolicySpec{Source: &RegoSource{URL: "https://example.org/a"}}, "spec.source.sha256"},
+		"tagged":   {RegoPolicySpec{Source: &RegoSource{OCI: "example.org/a:v1"}}, "spec.source.oci"},
+		"nowhere":  {RegoPolicySpec{Source: &RegoSource{}}, "spec.source"},
+		"unsigned": {RegoPolicySpec{Source: &RegoSource{File: "/a", SignedBy: &RegoSigner{}}}, "spec.source.signedBy.publicKey"},
+		"secret":   {RegoPolicySpec{Source: &RegoSource{File: "/a", SignedBy: &RegoSigner{PublicKey: "key", Algorithm: "HS256"}}}, "spec.source.signedBy.algorithm"},
 		"settings": {RegoPolicySpec{Rego: "package a", Settings: &runtime.RawExtension{Raw: []byte("{")}}, "spec.settings"},
 		"deadline": {RegoPolicySpec{Rego: "package a", Deadline: &metav1.Duration{Duration: time.Hour}}, "spec.deadline"},
 	}
