@@ -84,6 +84,7 @@ type counter struct {
 	gate     atomic.Pointer[chan struct{}] // holds requests until it is closed
 	slow     atomic.Bool                   // delays what watches deliver
 	lossy    atomic.Bool                   // loses some of it
+	starved  atomic.Bool                   // loses bookmarks, but for those that end initial events
 	held     atomic.Pointer[chan struct{}] // holds it back until it is closed
 	rewound  atomic.Bool                   // lists are of an earlier revision
 }
@@ -122,12 +123,13 @@ func (l lagging) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leaky is a watch that loses every third event.
+// leaky is a watch that loses every third event, or bookmarks instead.
 type leaky struct {
 	io.ReadCloser
-	lines *bufio.Reader
-	n     int
-	left  []byte
+	bookmarks bool
+	lines     *bufio.Reader
+	n         int
+	left      []byte
 }
 
 func (l *leaky) Read(p []byte) (int, error) {
@@ -136,13 +138,21 @@ func (l *leaky) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if l.n++; l.n%3 != 0 || bytes.Contains(line, []byte("BOOKMARK")) {
+		if l.n++; !l.loses(line) {
 			l.left = line
 		}
 	}
 	n := copy(p, l.left)
 	l.left = l.left[n:]
 	return n, nil
+}
+
+func (l *leaky) loses(line []byte) bool {
+	bookmark := bytes.Contains(line, []byte(`"BOOKMARK"`))
+	if l.bookmarks {
+		return bookmark && !bytes.Contains(line, []byte("initial-events-end"))
+	}
+	return l.n%3 == 0 && !bookmark
 }
 
 // lag is long enough for a write to be read back before memory has its event.
@@ -164,8 +174,8 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	if c.slow.Load() {
 		res.Body = lagging{res.Body}
 	}
-	if c.lossy.Load() {
-		res.Body = &leaky{ReadCloser: res.Body, lines: bufio.NewReader(res.Body)}
+	if c.lossy.Load() || c.starved.Load() {
+		res.Body = &leaky{ReadCloser: res.Body, bookmarks: c.starved.Load(), lines: bufio.NewReader(res.Body)}
 	}
 	return res, nil
 }
