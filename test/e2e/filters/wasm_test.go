@@ -165,7 +165,7 @@ func TestTheAPIServerRefusesBadFilters(t *testing.T) {
 		"unpinned":      {ofGuest("bad", "{url: \"https://example.org/f.wasm\"}"), "needs its sha256"},
 		"too-patient":   {strings.Replace(ofGuest("bad", "{file: /a}"), "10s", "11s", 1), "at most 10s"},
 		"unknown-power": {ofGuest("bad", "{file: /a}") + "  capabilities: [files]\n", "spec.capabilities"},
-		"unknown-phase": {bound("bad") + "  phase: View\n", "spec.phase"},
+		"unknown-phase": {bound("bad") + "  phase: Magic\n", "spec.phase"},
 		"unknown-kind":  {strings.Replace(bound("bad"), "kind: WasmFilter", "kind: Magic", 1), "spec.filterRef.kind"},
 	} {
 		if out, err := kubectl(world.KubeconfigPath(), tt.manifest, "create", "-f", "-"); err == nil || !strings.Contains(out, tt.want) {
