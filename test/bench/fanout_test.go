@@ -88,6 +88,49 @@ func (t *bed) fanOut(b *testing.B) {
 	t.table.add(row{what(b, "p99"), "", "", fmt.Sprintf("%+.2f ms", late.at(0.99)), "+5 ms"})
 }
 
+// delivery is what it costs to send one event to one of many watchers: what a
+// server with them spends more than one that takes the same writes and has none.
+func (t *bed) delivery(b *testing.B) {
+	t.busyService(b)
+	t.awaitMemory(b, servicesPath)
+	events := fanOutRate * int(fanOutTime.Seconds())
+	var spent [2]sample
+	for b.Loop() {
+		alone := t.delivering(b, t.proxied, 1, events)
+		for i, r := range []road{t.direct, t.proxied} {
+			more := t.delivering(b, r, watcherCount, events) - alone
+			if i == 1 {
+				more += alone // the proxy takes no writes
+			}
+			spent[i].add(more.Seconds() * 1e6 / float64(events*watcherCount))
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	t.table.add(row{what(b, "CPU"), fmt.Sprintf("%.1f µs", spent[0].median()), fmt.Sprintf("%.1f µs", spent[1].median()),
+		fmt.Sprintf("%.2f x", spent[1].median()/spent[0].median()), ""})
+}
+
+// delivering is the processor time of r's server while watchers of it see events;
+// with one watcher, that of the API server behind it.
+func (t *bed) delivering(b *testing.B, r road, watchers, events int) time.Duration {
+	b.Helper()
+	var watching, done sync.WaitGroup
+	for range watchers {
+		c := r.client(b)
+		watching.Add(1)
+		done.Go(func() { arrivals(b, c, watching.Done, events) })
+	}
+	watching.Wait()
+	used := r.measure(b, func() {
+		t.writeSteadily(b, events)
+		done.Wait()
+	})
+	if watchers == 1 {
+		return used.behind
+	}
+	return used.server
+}
+
 func (t *bed) writeSteadily(b *testing.B, events int) {
 	b.Helper()
 	begin := time.Now()

@@ -27,6 +27,7 @@ func BenchmarkMemory(b *testing.B) {
 	b.Run("list", bed.memoryList)
 	b.Run("resident", bed.memoryResident)
 	b.Run("fan-out", bed.fanOut)
+	b.Run("delivery", bed.delivery)
 	b.Run("newest-list", bed.newestList)
 	b.Run("recorded", bed.recorded)
 	b.Run("informers", bed.informers)
