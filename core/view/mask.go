@@ -1,7 +1,6 @@
 package view
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,8 +67,12 @@ func (m Mask) Apply(object []byte) ([]byte, error) {
 
 func (m Mask) takeOut(object []byte) ([]byte, error) {
 	for _, path := range m {
+		steps := strings.Split(path, "/")[1:]
+		for i := range steps {
+			steps[i] = document.Name(steps[i])
+		}
 		var err error
-		if object, err = strip(object, "", strings.Split(path, "/")[1:]); err != nil {
+		if object, err = strip(object, steps); err != nil {
 			return nil, fmt.Errorf("mask %s: %w", path, err)
 		}
 	}
@@ -79,37 +82,28 @@ func (m Mask) takeOut(object []byte) ([]byte, error) {
 // MetadataOnly returns an object without all but its metadata, which no longer
 // tells of the rest.
 func MetadataOnly(object []byte) ([]byte, error) {
-	for _, member := range slices.Backward(document.Children(object, "")) {
-		if member == "/kind" || member == "/apiVersion" || member == "/metadata" {
-			continue
+	left, err := document.Edit(object, func(name, value []byte) ([]byte, error) {
+		if n := string(name); n == "kind" || n == "apiVersion" || n == "metadata" {
+			return value, nil
 		}
-		var err error
-		if object, err = document.Remove(object, member); err != nil {
-			return nil, fmt.Errorf("take out %s: %w", member, err)
-		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("leave metadata: %w", err)
 	}
-	return traces.takeOut(object)
+	return traces.takeOut(left)
 }
 
-// strip takes out what steps lead to from where at is. Members may be called *
-// themselves: no step is looked at twice.
-func strip(object []byte, at string, steps []string) ([]byte, error) {
+// strip takes out what steps lead to from a value; nil is left of what they lead to
+// themselves. However many members a * stands for, all are taken out in one pass.
+func strip(value []byte, steps []string) ([]byte, error) {
 	if len(steps) == 0 {
-		without, err := document.Remove(object, at)
-		if errors.Is(err, document.ErrNotThere) {
-			return object, nil
+		return nil, nil
+	}
+	return document.Edit(value, func(name, below []byte) ([]byte, error) {
+		if steps[0] != "*" && steps[0] != string(name) {
+			return below, nil
 		}
-		return without, err
-	}
-	if steps[0] != "*" {
-		return strip(object, at+"/"+steps[0], steps[1:])
-	}
-	// The last first: what is taken out moves those behind it.
-	for _, child := range slices.Backward(document.Children(object, at)) {
-		var err error
-		if object, err = strip(object, child, steps[1:]); err != nil {
-			return nil, err
-		}
-	}
-	return object, nil
+		return strip(below, steps[1:])
+	})
 }
