@@ -69,6 +69,13 @@ func (a *asked) path() string {
 	return path.Join(append(parts, a.info.Resource, a.name)...)
 }
 
+// collection is the path of what the object is one of.
+func (a *asked) collection() string {
+	all := *a
+	all.name = ""
+	return all.path()
+}
+
 // isNodeProxy reports requests to kubelets, which show all of their nodes.
 func (a *asked) isNodeProxy() bool {
 	return a.resource == nodeResource && (a.subresource == "proxy" || a.info.Verb == "proxy")

@@ -49,7 +49,7 @@ func (s *sight) current(r *http.Request) (view.Object, error) {
 // newest returns the resourceVersion that a collection has reached. Callers who
 // may not list it have no list to go on from.
 func (s *sight) newest(r *http.Request) (uint64, error) {
-	list := s.ask(r, strings.Replace(r.URL.Path, "/watch/", "/", 1), "limit=1", "list")
+	list := s.ask(r, s.asked.collection(), "limit=1", "list")
 	raw, err := fetch(s.next, list)
 	if apierrors.IsForbidden(err) {
 		return 0, nil

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -301,5 +302,36 @@ func TestNamespacesAreFollowed(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestFloorsAreThoseOfCollections(t *testing.T) {
+	for target, want := range map[string]string{
+		"/api/v1/namespaces/hers/pods?watch=1":                 "/api/v1/namespaces/hers/pods",
+		"/api/v1/watch/namespaces/hers/pods":                   "/api/v1/namespaces/hers/pods",
+		"/api/v1/watch/namespaces/hers/pods/web":               "/api/v1/namespaces/hers/pods",
+		"/api/v1/namespaces/watch/pods?watch=1":                "/api/v1/namespaces/watch/pods",
+		"/api/v1/watch/namespaces/watch/pods":                  "/api/v1/namespaces/watch/pods",
+		"/api/v1/watch/namespaces/hers":                        "/api/v1/namespaces",
+		"/api/v1/pods?watch=1&fieldSelector=metadata.name=web": "/api/v1/pods",
+		"/apis/apps/v1/watch/deployments":                      "/apis/apps/v1/deployments",
+	} {
+		f, _ := NewLibrary(Options{Log: logr.Discard()}).Compile(snapshot(v1alpha1.VirtualViewSpec{Subjects: jane}))
+		u, err := url.Parse(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := u.Query()
+		query.Set("resourceVersion", "5")
+		u.RawQuery = query.Encode()
+		listed := ""
+		_, err = send(t, f, "jane", "GET", u.String(), func(w http.ResponseWriter, r *http.Request) error {
+			listed = r.URL.Path
+			_, err := io.WriteString(w, `{"metadata":{"resourceVersion":"9"}}`)
+			return err
+		})
+		if listed != want || !apierrors.IsResourceExpired(err) {
+			t.Errorf("%s: listed %s, %v", target, listed, err)
+		}
 	}
 }
