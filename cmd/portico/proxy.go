@@ -179,7 +179,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Modules, err = p.modules(from, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Views, err = p.views(cfg, own); err != nil {
+	if d.Views, err = p.views(cfg, own, rooms); err != nil {
 		return filters.Deps{}, err
 	}
 	p.gate = d.Gate

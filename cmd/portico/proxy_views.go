@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters/view"
@@ -17,7 +18,7 @@ import (
 const phaseView = "View"
 
 // views prepares what shows callers their own worlds.
-func (p *proxy) views(cfg *rest.Config, own *http.Client) (*view.Library, error) {
+func (p *proxy) views(cfg *rest.Config, own *http.Client, rooms *body.Rooms) (*view.Library, error) {
 	client, err := metadata.NewForConfigAndClient(cfg, own)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
@@ -25,5 +26,5 @@ func (p *proxy) views(cfg *rest.Config, own *http.Client) (*view.Library, error)
 	seen := func(name string, mode v1alpha1.FilterMode, decision string, took time.Duration) {
 		p.telemetry.Metrics.Decided(telemetry.Decision{Filter: name, Phase: phaseView, Mode: string(mode), Decision: decision, Took: took})
 	}
-	return view.NewLibrary(view.Options{Client: client, Observe: seen, Log: p.log.WithName("view")}), nil
+	return view.NewLibrary(view.Options{Client: client, Observe: seen, Rooms: rooms, Log: p.log.WithName("view")}), nil
 }

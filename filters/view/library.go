@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
@@ -29,7 +30,9 @@ type Options struct {
 	Client metadata.Interface
 	// Observe is told what was decided of a request for a view. Nil tells nobody.
 	Observe func(view string, mode v1alpha1.FilterMode, decision string, took time.Duration)
-	Log     logr.Logger
+	// Rooms is where what is written is looked at. Nil makes some.
+	Rooms *body.Rooms
+	Log   logr.Logger
 }
 
 // Library has the views of the configuration that is in force. It outlives every
@@ -51,6 +54,9 @@ type world struct{ lens atomic.Pointer[lens] }
 func NewLibrary(o Options) *Library {
 	if o.Observe == nil {
 		o.Observe = func(string, v1alpha1.FilterMode, string, time.Duration) {}
+	}
+	if o.Rooms == nil {
+		o.Rooms = body.NewRooms()
 	}
 	l := &Library{options: o, needed: make(chan struct{}, 1), worlds: map[string]*world{}}
 	l.current.Store(&[]*world{})

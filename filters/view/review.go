@@ -12,7 +12,7 @@ import (
 // review answers a caller who asks what he may do. In what does not exist, that
 // is nothing.
 func (s *sight) review(w http.ResponseWriter, r *http.Request) error {
-	raw, err := readBody(r)
+	raw, err := s.readReview(w, r)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/view"
@@ -27,6 +28,8 @@ type sight struct {
 	next    pipeline.Handler
 	began   time.Time
 	observe func(view string, mode v1alpha1.FilterMode, decision string, took time.Duration)
+	rooms   *body.Rooms
+	room    *body.Room // the request's, whichever lens it is at
 }
 
 var (

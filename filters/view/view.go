@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
@@ -51,17 +52,20 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 			all = append(all, l)
 		}
 	}
-	return f.through(all, next).ServeHTTP(w, r)
+	room := &body.Room{}
+	defer room.Keep(0)
+	return f.through(all, room, next).ServeHTTP(w, r)
 }
 
-// through returns next behind all of some lenses.
-func (f *Filter) through(all []*lens, next pipeline.Handler) pipeline.Handler {
+// through returns next behind all of some lenses, which look at what is written in
+// one room.
+func (f *Filter) through(all []*lens, room *body.Room, next pipeline.Handler) pipeline.Handler {
 	if len(all) == 0 {
 		return next
 	}
-	l, next := all[0], f.through(all[1:], next)
+	l, next := all[0], f.through(all[1:], room, next)
 	return pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		s := &sight{lens: l, asked: readAsked(r), next: next, began: time.Now(), observe: f.library.options.Observe}
+		s := &sight{lens: l, asked: readAsked(r), next: next, began: time.Now(), observe: f.library.options.Observe, rooms: f.library.options.Rooms, room: room}
 		if l.audits {
 			return s.audit(w, r, f.library.options.Log)
 		}

@@ -21,7 +21,7 @@ var errModified = errors.New("the object has been modified; please apply your ch
 // create makes an object, if it will exist for its caller.
 func (s *sight) create(w http.ResponseWriter, r *http.Request) error {
 	if s.asked.isWhole() && s.lens.judges(s.asked.resource) {
-		raw, err := readBody(r)
+		raw, err := s.readBody(w, r)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (w *recorded) discreet() error {
 
 // delete deletes an object that was looked at, and no other.
 func (s *sight) delete(w http.ResponseWriter, r *http.Request) error {
-	raw, err := readBody(r)
+	raw, err := s.readBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *sight) delete(w http.ResponseWriter, r *http.Request) error {
 
 // change serves PUT and PATCH of an object that was looked at, and of no other.
 func (s *sight) change(w http.ResponseWriter, r *http.Request) error {
-	raw, err := readBody(r)
+	raw, err := s.readBody(w, r)
 	if err != nil {
 		return err
 	}
