@@ -28,9 +28,9 @@ type Lens struct {
 	form     form
 	ctx      context.Context
 	asked    *http.Request // what is sent
-	// shown is what a watch has shown, by key. The list of what it begins with is
-	// kept there rather than sent.
-	shown map[string]shown
+	// shown is what a watch has shown. The list of what it begins with is kept there
+	// rather than sent.
+	shown *memory
 	keep  bool
 
 	columns []byte // of a table, as they came first
@@ -56,9 +56,12 @@ func On(r *http.Request) (*http.Request, error) {
 		return nil, err
 	}
 	info, _ := request.RequestInfoFrom(r.Context())
-	l := &Lens{views: view.From(r.Context()), info: info, form: formOf(r, info.Verb), shown: map[string]shown{}}
+	l := &Lens{views: view.From(r.Context()), info: info, form: formOf(r, info.Verb), shown: newMemory(allShown)}
 	l.resource = schema.GroupVersionResource{Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource}
 	l.ctx = context.WithValue(r.Context(), lensKey{}, l)
+	if info.Verb == "watch" {
+		context.AfterFunc(l.ctx, l.shown.giveUp)
+	}
 	l.asked = l.form.ask(r.WithContext(l.ctx), info.Verb)
 	return l.asked, nil
 }

@@ -145,8 +145,7 @@ func (l *Lens) element(raw []byte, row bool) ([]byte, error) {
 	}
 	if l.keep {
 		one.seen, one.cells = bytes.Clone(one.seen), bytes.Clone(one.cells)
-		l.shown[one.key] = one
-		return nil, nil
+		return nil, l.shown.keep(one)
 	}
 	if row {
 		return l.rowOf(one, raw)

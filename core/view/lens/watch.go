@@ -20,7 +20,7 @@ func (l *Lens) applyToWatch(res *http.Response) {
 	under := res.Body
 	stop := context.AfterFunc(ctx, func() { _ = under.Close() }) // wakes who reads
 	frames := (&wire.Schema{Custom: true}).NewFrameReader(wire.JSON, under)
-	res.Body = newBody(closer(func() error { stop(); cancel(); return under.Close() }), func(yield func([]byte, error) bool) {
+	res.Body = newBody(closer(func() error { stop(); cancel(); l.shown.giveUp(); return under.Close() }), func(yield func([]byte, error) bool) {
 		for {
 			e, err := frames.Next()
 			if errors.Is(context.Cause(ctx), view.ErrChanged) {
@@ -36,8 +36,7 @@ func (l *Lens) applyToWatch(res *http.Response) {
 			}
 			frame, err := l.event(e)
 			if err != nil {
-				l.log(err)
-				yield(errorEvent(apierrors.NewInternalError(view.ErrUnseen)), nil)
+				yield(l.lastEvent(err), nil)
 				return
 			}
 			if frame != nil && !yield(frame, nil) {
@@ -54,6 +53,15 @@ func (c closer) Close() error { return c() }
 func errorEvent(err apierrors.APIStatus) []byte {
 	status, _ := statusOf(err) // always marshals
 	return wire.ErrorEvent(wire.JSON, status[:len(status)-1])
+}
+
+// lastEvent ends a watch. Only that there is no room is told as it is.
+func (l *Lens) lastEvent(err error) []byte {
+	if full, ok := errors.AsType[*apierrors.StatusError](err); ok && apierrors.IsTooManyRequests(full) {
+		return errorEvent(full)
+	}
+	l.log(err)
+	return errorEvent(apierrors.NewInternalError(view.ErrUnseen))
 }
 
 // event is the frame that a caller gets for e, nil for none
@@ -77,17 +85,19 @@ func (l *Lens) event(e wire.Event) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, was := l.shown[now.key]
+	before, was := l.shown.of(now.key)
 	is := now.seen != nil && e.Type != kwatch.Deleted
 	switch {
 	case is:
-		l.shown[now.key] = now
+		if err := l.shown.keep(now); err != nil {
+			return nil, err
+		}
 		if was {
 			return l.show(kwatch.Modified, now, e.Raw)
 		}
 		return l.show(kwatch.Added, now, e.Raw)
 	case was:
-		delete(l.shown, now.key)
+		l.shown.drop(now.key)
 		return l.leave(before, now.rv, e.Raw)
 	}
 	return nil, nil
