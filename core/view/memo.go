@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 )
 
 // A Memo remembers what views saw, so that an object is looked at once for all
@@ -53,6 +54,19 @@ func (m *Memo) Of(v Views, of uint64) *Remembering {
 	return &Remembering{Views: v, memo: m, id: [16]byte(sum[:16]), of: of}
 }
 
+// doubts says that a view has not told what it would tell another time.
+type doubts struct{ some atomic.Bool }
+
+type doubtsKey struct{}
+
+// Doubt is called by a view that shows an object though it could not look at it, with
+// the context of See: what is seen then is not remembered.
+func Doubt(ctx context.Context) {
+	if d, ok := ctx.Value(doubtsKey{}).(*doubts); ok {
+		d.some.Store(true)
+	}
+}
+
 // See is what is left of o for the caller; see [View]. What could not be told is
 // not remembered.
 func (r *Remembering) See(ctx context.Context, o Object) ([]byte, error) {
@@ -64,9 +78,10 @@ func (r *Remembering) See(ctx context.Context, o Object) ([]byte, error) {
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	if !known.known {
-		seen, err := r.Views.See(ctx, o)
-		if err != nil {
-			return nil, err
+		in := &doubts{}
+		seen, err := r.Views.See(context.WithValue(ctx, doubtsKey{}, in), o)
+		if err != nil || in.some.Load() {
+			return seen, err
 		}
 		known.known, known.same = true, Unchanged(o.JSON, seen)
 		if !known.same {

@@ -19,7 +19,7 @@ type View interface {
 	// other bytes where something is, nil where o does not exist for the caller. An
 	// error says that it cannot be told: then the answer fails, for controllers act
 	// on what is absent. It is the same for the same object as long as the view has
-	// not changed, and it keeps o.JSON's metadata.resourceVersion as it is.
+	// not changed, unless the view says by [Doubt] that it may not be, and it keeps o.JSON's metadata.resourceVersion as it is.
 	See(ctx context.Context, o Object) ([]byte, error)
 	// Key is equal for views that see alike: an object is looked at once for all
 	// callers whose views have one key.

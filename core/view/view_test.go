@@ -58,3 +58,34 @@ func TestRequestsThatBranchDoNotShareViews(t *testing.T) {
 		t.Errorf("got %q, %q, %q", view.From(left).Key(), view.From(right).Key(), view.From(first).Key())
 	}
 }
+
+func TestWhatIsInDoubtIsNotRemembered(t *testing.T) {
+	memo, looked, fails := &view.Memo{}, 0, true
+	glass := doubtful(func(ctx context.Context, o view.Object) ([]byte, error) {
+		looked++
+		if fails {
+			view.Doubt(ctx)
+			return o.JSON, nil
+		}
+		return []byte("masked"), nil
+	})
+	views := memo.Of(view.Views{glass}, 1)
+	see := func(want string, times int) {
+		t.Helper()
+		got, err := views.See(t.Context(), view.Object{UID: "u", ResourceVersion: 1, JSON: []byte("whole")})
+		if err != nil || string(got) != want || looked != times {
+			t.Errorf("got %s, %v, looked at %d times", got, err, looked)
+		}
+	}
+	see("whole", 1)
+	fails = false
+	see("masked", 2)
+	see("masked", 2)
+}
+
+// doubtful is a view that is told of contexts.
+type doubtful func(context.Context, view.Object) ([]byte, error)
+
+func (d doubtful) See(ctx context.Context, o view.Object) ([]byte, error) { return d(ctx, o) }
+func (doubtful) Key() string                                              { return "doubtful" }
+func (doubtful) Changed() <-chan struct{}                                 { return nil }

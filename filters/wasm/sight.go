@@ -146,7 +146,7 @@ func (s *sight) See(ctx context.Context, o view.Object) ([]byte, error) {
 	}
 	switch {
 	case err != nil:
-		return s.failed(o, err, began)
+		return s.failed(ctx, o, err, began)
 	case v.Dropped:
 		s.observe(telemetry.DecisionDeny, began)
 	default:
@@ -185,10 +185,15 @@ func (s *sight) observe(decision string, began time.Time) {
 	s.filter.observe(s.binding.spec, s.binding.name, decision, time.Since(began))
 }
 
-// failed never hides the object.
-func (s *sight) failed(o view.Object, err error, began time.Time) ([]byte, error) {
+// failed never hides the object. That it is shown whole once, where failures are
+// ignored, is no reason to show it so for good.
+func (s *sight) failed(ctx context.Context, o view.Object, err error, began time.Time) ([]byte, error) {
 	s.observe(telemetry.DecisionError, began)
-	if s.binding.audits() || s.binding.ignores() {
+	if s.binding.audits() {
+		return o.JSON, nil
+	}
+	if s.binding.ignores() {
+		view.Doubt(ctx)
 		return o.JSON, nil
 	}
 	status := apierrors.NewInternalError(err)

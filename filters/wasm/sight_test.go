@@ -165,3 +165,24 @@ func TestModulesWithCapabilitiesAreNoViews(t *testing.T) {
 		t.Errorf("found %v", found)
 	}
 }
+
+func TestIgnoredFailuresAreNotRemembered(t *testing.T) {
+	l, _ := shelfOf(t, Options{})
+	w := wasmFilter("glass", v1alpha1.WasmSource{Inline: base64.StdEncoding.EncodeToString(hostile(t, glassInC))})
+	f, _ := l.Compile(snapshot(w, viewBinding("glass", func(s *v1alpha1.FilterBindingSpec) { s.FailurePolicy = v1alpha1.FailurePolicyIgnore })))
+	all, err := views(t, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remembering := (&view.Memo{}).Of(all, 1)
+	// The same object, at which the module fails and then does not.
+	for _, tt := range []struct{ object, want string }{
+		{`{"metadata":{"name":"a"},"data":{"fail":""}}`, `{"metadata":{"name":"a"},"data":{"fail":""}}`},
+		{`{"metadata":{"name":"a"},"data":{"secret":"y"}}`, `{"metadata":{"name":"a"},"data":{"secret":"xxx"}}`},
+	} {
+		seen, err := remembering.See(context.WithoutCancel(t.Context()), view.Object{Name: "a", UID: "u", ResourceVersion: 1, JSON: []byte(tt.object)})
+		if err != nil || string(seen) != tt.want {
+			t.Errorf("got %s, %v", seen, err)
+		}
+	}
+}
