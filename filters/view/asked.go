@@ -14,6 +14,7 @@ import (
 var (
 	bindingResource = schema.GroupResource{Resource: "bindings"}
 	podResource     = schema.GroupResource{Resource: "pods"}
+	eventResource   = schema.GroupResource{Resource: "events"}
 	nodeResource    = schema.GroupResource{Resource: "nodes"}
 )
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // A mask is what is hidden of a value: fields as a tree of the parts of their
@@ -83,6 +85,16 @@ func (s masks) touch(parts []string) bool {
 		s = s.of(part)
 	}
 	return len(s) > 0
+}
+
+// touchScale reports whether something is hidden of what the subresource scale shows
+// of objects of a resource. Custom resources say themselves where that lies.
+func (s masks) touchScale(r schema.GroupResource) bool {
+	shown := [][]string{{"metadata", "creationTimestamp"}, {"spec", "replicas"}, {"spec", "selector"}, {"status", "replicas"}}
+	if r.Group != "" && r.Group != "apps" {
+		shown = append(shown, []string{"spec"}, []string{"status"})
+	}
+	return slices.ContainsFunc(shown, s.touch)
 }
 
 // apply returns raw without what is hidden, in the order and with the bytes that

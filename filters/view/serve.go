@@ -36,6 +36,7 @@ var (
 	errChanged   = errors.New("what exists for the caller changed while it was listed")
 	errNodeProxy = errors.New("a node shows more than exists for you")
 	errBinding   = errors.New("it does not say which pod it is about: use the pod's own subresource")
+	errScale     = errors.New("it shows, and changes, fields that are hidden from you")
 	errOutside   = errors.New("it would not exist for you")
 	errUnclear   = errors.New("no selector says which of them exist for you: delete them one by one")
 )
@@ -62,6 +63,8 @@ func (s *sight) judge(r *http.Request) (pipeline.Handler, error) {
 		return nil, apierrors.NewForbidden(s.asked.resource, s.asked.name, errNodeProxy)
 	case s.asked.resource == bindingResource && s.lens.judges(podResource):
 		return nil, apierrors.NewForbidden(s.asked.resource, s.asked.name, errBinding)
+	case s.asked.subresource == "scale" && s.lens.masksOf(s.asked.resource).touchScale(s.asked.resource):
+		return nil, apierrors.NewForbidden(s.asked.resource, s.asked.name, errScale)
 	case s.asked.isSelfReview():
 		return pipeline.HandlerFunc(s.review), nil
 	}
@@ -175,6 +178,23 @@ func narrowed(r *http.Request, selector string) *http.Request {
 	return r
 }
 
+// liesAsCalled reports whether a selectable field is known to lie where its name
+// says. Others may be read from anywhere: successful Jobs are told by
+// /status/succeeded, and custom resources have fields of any kind.
+func liesAsCalled(r schema.GroupResource, field string) bool {
+	switch r {
+	case podResource:
+		if field == "spec.nodeName" {
+			return true
+		}
+	case eventResource:
+		if strings.HasPrefix(field, "involvedObject.") {
+			return true
+		}
+	}
+	return field == "metadata.name" || field == "metadata.namespace"
+}
+
 // selectable refuses selectors that would tell what is hidden.
 func (s *sight) selectable(r *http.Request) error {
 	all := s.lens.masksOf(s.asked.resource)
@@ -191,7 +211,7 @@ func (s *sight) selectable(r *http.Request) error {
 			return apierrors.NewBadRequest("the field selector cannot be read")
 		}
 		for _, of := range selector.Requirements() {
-			if all.touch(strings.Split(of.Field, ".")) {
+			if !liesAsCalled(s.asked.resource, of.Field) || all.touch(strings.Split(of.Field, ".")) {
 				return apierrors.NewBadRequest("field label not supported: " + of.Field)
 			}
 		}

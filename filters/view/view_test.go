@@ -335,3 +335,37 @@ func TestFloorsAreThoseOfCollections(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsHiddenIsNotToldOtherwise(t *testing.T) {
+	masks := []v1alpha1.ViewMask{
+		{Resources: []v1alpha1.ViewResource{{Group: "batch", Resource: "jobs"}}, Paths: []string{"/status/succeeded"}},
+		{Resources: pods, Paths: []string{"/spec/containers/*/env"}},
+		{Resources: []v1alpha1.ViewResource{{Resource: "events"}}, Paths: []string{"/source"}},
+		{Resources: []v1alpha1.ViewResource{{Group: "apps", Resource: "deployments"}}, Paths: []string{"/spec/replicas"}},
+		{Resources: []v1alpha1.ViewResource{{Group: "apps", Resource: "statefulsets"}}, Paths: []string{"/spec/template/spec/containers"}},
+		{Resources: []v1alpha1.ViewResource{{Group: "example.com", Resource: "shops"}}, Paths: []string{"/spec/size"}},
+	}
+	f, _ := NewLibrary(Options{Log: logr.Discard()}).Compile(snapshot(v1alpha1.VirtualViewSpec{Subjects: jane, Masks: masks}))
+	for target, want := range map[string]int32{
+		"/apis/batch/v1/jobs?fieldSelector=status.successful%3D1":        http.StatusBadRequest,
+		"/apis/batch/v1/jobs?fieldSelector=metadata.name%3Da":            0,
+		"/api/v1/events?fieldSelector=reportingComponent%3Dkubelet":      http.StatusBadRequest,
+		"/api/v1/events?fieldSelector=involvedObject.name%3Da":           0,
+		"/api/v1/pods?fieldSelector=spec.nodeName%3Da,metadata.name%3Da": 0,
+		"/api/v1/pods?fieldSelector=status.phase%3DRunning":              http.StatusBadRequest,
+		"/api/v1/services?fieldSelector=spec.type%3DClusterIP":           0,
+		"/apis/apps/v1/namespaces/hers/deployments/a/scale":              http.StatusForbidden,
+		"/apis/apps/v1/namespaces/hers/statefulsets/a/scale":             0,
+		"/apis/apps/v1/namespaces/hers/replicasets/a/scale":              0,
+		"/apis/example.com/v1/namespaces/hers/shops/a/scale":             http.StatusForbidden,
+	} {
+		_, err := send(t, f, "jane", "GET", target, func(http.ResponseWriter, *http.Request) error { return nil })
+		code := int32(0)
+		if err != nil {
+			code = pipeline.StatusOf(err).Code
+		}
+		if code != want {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+}
