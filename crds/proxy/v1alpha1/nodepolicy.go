@@ -92,7 +92,9 @@ type NodePolicySpec struct {
 
 	// MaxList is the most objects that a list of what Reads grants may ask for at
 	// once. One that asks for more, or for all, is refused: clients are to ask page
-	// by page, or to watch. 0 means no bound.
+	// by page, or to watch. 0 means no bound. It bounds what is asked for, not what the
+	// API server does: a list that memory does not answer and that is seen through
+	// masks or other views is asked for whole there, and streams through.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0
