@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -11,9 +12,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/document"
+)
+
+// maxTouched bounds how much a patch touches, and maxPointer in bytes how far from
+// the root that is.
+const (
+	maxTouched = 10_000
+	maxPointer = 1024
 )
 
 var errNoPatch = errors.New("the patch cannot be read")
@@ -64,7 +73,11 @@ func touchedBy(media string, raw []byte) ([]string, error) {
 		if len(raw) == 0 || raw[0] != '{' {
 			return nil, errNoPatch
 		}
-		return leaves(raw, "", nil), nil
+		var said any
+		if json.Unmarshal(raw, &said) != nil {
+			return nil, errNoPatch
+		}
+		return leaves(said, "", nil)
 	case "application/json-patch+json":
 		return operands(raw)
 	}
@@ -72,44 +85,67 @@ func touchedBy(media string, raw []byte) ([]string, error) {
 }
 
 // leaves adds pointers to all that is said below at. An object that says nothing
-// changes nothing.
-func leaves(raw []byte, at string, all []string) []string {
-	value, err := document.Get(raw, at)
-	if err != nil {
-		return all
+// changes nothing. Whoever asks is yet to be authorized, so it takes no more than a
+// change of one object needs.
+func leaves(said any, at string, all []string) ([]string, error) {
+	if len(at) > maxPointer || len(all) >= maxTouched {
+		return nil, errNoPatch
 	}
-	if value[0] != '{' {
-		return append(all, at)
+	object, ok := said.(map[string]any)
+	if !ok {
+		return append(all, at), nil
 	}
-	for _, child := range document.Children(raw, at) {
-		all = leaves(raw, child, all)
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		var err error
+		if all, err = leaves(object[name], at+"/"+document.Token(name), all); err != nil {
+			return nil, err
+		}
 	}
-	return all
+	return all, nil
 }
 
+// operands are what the operations of a JSON patch are about. Their members are
+// taken by exact names, as the API server does: encoding/json would take "Path" for
+// "path" in a struct.
 func operands(raw []byte) ([]string, error) {
-	var operations []struct {
-		Op   string  `json:"op"`
-		Path *string `json:"path"`
-		From *string `json:"from"`
-	}
-	if err := json.Unmarshal(raw, &operations); err != nil {
+	var operations []map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &operations); err != nil || len(operations) > maxTouched {
 		return nil, errNoPatch
 	}
 	var all []string
 	for _, o := range operations {
-		if o.Path == nil || !strings.HasPrefix(*o.Path, "/") {
+		path := memberOf(o, "path")
+		if !strings.HasPrefix(path, "/") || !isOperation(o) {
 			return nil, errNoPatch
 		}
-		if isIdentity(*o.Path) && o.Op != "test" {
+		if isIdentity(path) && memberOf(o, "op") != "test" {
 			return nil, errNoPatch
 		}
-		all = append(all, *o.Path)
-		if o.From != nil {
-			all = append(all, *o.From)
+		all = append(all, path)
+		if _, has := o["from"]; has {
+			all = append(all, memberOf(o, "from"))
 		}
 	}
 	return all, nil
+}
+
+// memberOf is the text that an operation has; empty if it has none.
+func memberOf(o map[string]json.RawMessage, name string) string {
+	var text string
+	if json.Unmarshal(o[name], &text) != nil {
+		return ""
+	}
+	return text
+}
+
+// isOperation reports that there are no members but those of operations.
+func isOperation(o map[string]json.RawMessage) bool {
+	for name := range o {
+		if !slices.Contains([]string{"op", "path", "from", "value"}, name) {
+			return false
+		}
+	}
+	return true
 }
 
 // pinPatch makes a patch one of that pod only.
@@ -170,7 +206,7 @@ func (e *exchange) update(r *rule, may func(pointer string) bool, unread string)
 func differences(was, will any, at string) []string {
 	a, isObject := was.(map[string]any)
 	b, becomesObject := will.(map[string]any)
-	if !isObject && was != nil || !becomesObject && will != nil || a == nil && b == nil {
+	if !isObject && was != nil || !becomesObject && will != nil || a == nil && b == nil || len(at) > maxPointer {
 		if isEmpty(was) && isEmpty(will) || reflect.DeepEqual(was, will) {
 			return nil
 		}
@@ -208,9 +244,10 @@ func isEmpty(v any) bool {
 	return false
 }
 
+// podOf reads an object as the API server does: "Volumes" are no "volumes".
 func podOf(object []byte) (*corev1.Pod, error) {
 	p := &corev1.Pod{}
-	return p, json.Unmarshal(object, p)
+	return p, kjson.UnmarshalCaseSensitivePreserveInts(object, p)
 }
 
 func asJSON(o any) ([]byte, error) {

@@ -2,6 +2,8 @@ package noderestriction
 
 import (
 	"encoding/json"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,6 +39,12 @@ func TestPatchesSayWhatTheyTouch(t *testing.T) {
 		"unknown":         {"application/cbor", `{}`, nil},
 		"no-json":         {merge, `{`, nil},
 		"nothing-at-all":  {merge, ``, nil},
+		"other-case":      {operations, `[{"op":"replace","path":"/spec/taints","Path":"/status/x","value":[]}]`, nil},
+		"other-case-only": {operations, `[{"op":"replace","Path":"/status/x","value":[]}]`, nil},
+		"no-text":         {operations, `[{"op":"replace","path":null,"value":[]}]`, nil},
+		"from-nowhere":    {operations, `[{"op":"copy","path":"/status/x","from":null}]`, []string{"/status/x", ""}},
+		"too-deep":        {merge, strings.Repeat(`{"status":`, 200) + "1" + strings.Repeat("}", 200), nil},
+		"too-much":        {merge, members(maxTouched + 1), nil},
 		"other-case-name": {merge, `{"Spec":{"taints":[]}}`, []string{"/Spec/taints"}},
 	} {
 		got, err := touchedBy(tt.media, []byte(tt.patch))
@@ -46,6 +54,32 @@ func TestPatchesSayWhatTheyTouch(t *testing.T) {
 		if diff := cmp.Diff(append([]string{}, tt.want...), append([]string{}, got...)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+// members is an object of n members.
+func members(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = `"` + strconv.Itoa(i) + `":1`
+	}
+	return "{" + strings.Join(all, ",") + "}"
+}
+
+// TestLargestPatchIsReadOnce takes no time that anybody would notice; when each
+// leaf was looked for from the root, this took minutes.
+func TestLargestPatchIsReadOnce(t *testing.T) {
+	long := `"` + strings.Repeat("x", 64) + `":`
+	got, err := touchedBy("application/merge-patch+json", []byte(`{"status":{`+long+members(maxTouched)+`}}`))
+	if err != nil || len(got) != maxTouched {
+		t.Errorf("got %d, %v", len(got), err)
+	}
+}
+
+func TestPodsAreReadByExactNames(t *testing.T) {
+	p, err := podOf([]byte(`{"spec":{"volumes":[{"name":"a","secret":{"secretName":"s"}}],"Volumes":[]}}`))
+	if err != nil || len(p.Spec.Volumes) != 1 {
+		t.Errorf("got %v, %v", p.Spec.Volumes, err)
 	}
 }
 
