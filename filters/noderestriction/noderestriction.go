@@ -88,8 +88,9 @@ func (f *Filter) concerns(r *http.Request, info *request.RequestInfo) (*question
 	if f.library == nil {
 		return nil, nil, onlyIf(enforced, unavailable("this proxy keeps no NodePolicies"))
 	}
-	q := &question{origin: originOf(caller), info: info}
-	q.limit, _ = strconv.ParseInt(r.URL.Query().Get("limit"), 10, 64)
+	query := r.URL.Query()
+	q := &question{origin: originOf(caller), info: info, fields: query["fieldSelector"], labels: query["labelSelector"]}
+	q.limit, _ = strconv.ParseInt(query.Get("limit"), 10, 64)
 	here := f.library.options.Node
 	if q.origin.node == "" && here == "" {
 		return nil, nil, f.unnamed(q)
@@ -269,6 +270,9 @@ func orElse(err, other error) error {
 // readPart judges reads of subresources.
 func (e *exchange) readPart(r *rule) error {
 	e.hide(r)
+	if e.info.Verb != "get" { // as paths with /watch/ may say
+		return e.forbidden(r, "parts of objects are not watched")
+	}
 	switch e.info.Resource + "/" + e.info.Subresource {
 	case "pods/log", "pods/status":
 		if e.info.APIGroup == "" {

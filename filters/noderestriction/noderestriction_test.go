@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -188,8 +189,10 @@ func TestNarrowingKeepsWhatTheClientAsksFor(t *testing.T) {
 	f := compiled(t, knowing(t, nil), policy("p", nil))
 	for selector, want := range map[string]string{
 		"": "spec.nodeName=n1", "status.phase=Running": "status.phase=Running,spec.nodeName=n1", "spec.nodeName=n1": "spec.nodeName=n1",
+		"spec.nodeName=n1,status.phase=Running": "spec.nodeName=n1,status.phase=Running",
+		`metadata.name!=x\,spec.nodeName=n1`:    `metadata.name!=x\,spec.nodeName=n1,spec.nodeName=n1`,
 	} {
-		err := ask(t, f, "/api/v1/pods?labelSelector=a&fieldSelector="+selector, request.RequestInfo{Verb: "list", Resource: "pods", FieldSelector: selector}, func(_ http.ResponseWriter, r *http.Request) error {
+		err := ask(t, f, "/api/v1/pods?labelSelector=a&fieldSelector="+url.QueryEscape(selector), request.RequestInfo{Verb: "list", Resource: "pods", FieldSelector: selector}, func(_ http.ResponseWriter, r *http.Request) error {
 			info, _ := request.RequestInfoFrom(r.Context())
 			if got := r.URL.Query(); got.Get("fieldSelector") != want || got.Get("labelSelector") != "a" || info.FieldSelector != want {
 				t.Errorf("%q: got %v and %q", selector, got, info.FieldSelector)
@@ -200,8 +203,50 @@ func TestNarrowingKeepsWhatTheClientAsksFor(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := codeOf(ask(t, f, "/", request.RequestInfo{Verb: "list", Resource: "pods", FieldSelector: "spec.nodeName=n2"}, nil)); got != http.StatusForbidden {
+	if got := codeOf(ask(t, f, "/?fieldSelector=spec.nodeName=n2", request.RequestInfo{Verb: "list", Resource: "pods"}, nil)); got != http.StatusForbidden {
 		t.Errorf("another node's: %d", got)
+	}
+}
+
+// TestNobodySelectsByWhatIsMasked asks as RequestInfo describes it, which tells the
+// selectors of plain reads only.
+func TestNobodySelectsByWhatIsMasked(t *testing.T) {
+	f := compiled(t, knowing(t, nil), policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.Reads = []v1alpha1.NodeRead{{Group: "batch", Resource: "jobs"}}
+		s.Writes = []v1alpha1.NodeWrite{{Group: "batch", Resource: "jobs", Verbs: []string{"deletecollection"}}}
+		s.Masks = []v1alpha1.NodeMask{{Group: "batch", Resource: "jobs", Fields: []string{"/status/succeeded", "/metadata/labels"}}}
+	}))
+	for query, want := range map[string]int32{
+		"": 200, "fieldSelector=metadata.name%3Da": 200, "fieldSelector=status.successful%3D1": 403, "labelSelector=a": 403,
+		"fieldSelector=metadata.name%3Da&fieldSelector=status.successful%3D1": 403, "fieldSelector=": 200, "labelSelector=": 200,
+	} {
+		for _, verb := range []string{"watch", "list", "deletecollection"} {
+			if got := codeOf(ask(t, f, "/?"+query, request.RequestInfo{Verb: verb, APIGroup: "batch", Resource: "jobs", Namespace: "shop"}, nil)); got != want {
+				t.Errorf("%s by %q: %d", verb, query, got)
+			}
+		}
+	}
+}
+
+func TestPartsAreNotWatched(t *testing.T) {
+	l := knowing(t, nil)
+	f := compiled(t, l, policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.Masks = []v1alpha1.NodeMask{{Resource: "nodes", Fields: []string{"/spec/podCIDR"}}}
+	}))
+	status := request.RequestInfo{Verb: "watch", Resource: "nodes", Subresource: "status", Name: "n1"}
+	if got := codeOf(ask(t, f, "/api/v1/watch/nodes/n1/status", status, nil)); got != http.StatusForbidden {
+		t.Errorf("got %d", got)
+	}
+	status.Verb = "get"
+	if got := codeOf(ask(t, f, "/api/v1/nodes/n1/status", status, func(_ http.ResponseWriter, r *http.Request) error {
+		for _, v := range view.From(r.Context()) {
+			if v.Changed() == nil {
+				t.Error("a view never changes")
+			}
+		}
+		return nil
+	})); got != http.StatusOK {
+		t.Errorf("read once: %d", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,9 @@ type question struct {
 	info *request.RequestInfo
 	// limit is what a list asks for at most, as the request says it.
 	limit int64
+	// fields and labels are the selectors of the query, which RequestInfo does not say
+	// of paths with /watch/, nor of deletions.
+	fields, labels []string
 }
 
 // isRead reports requests that change nothing.
@@ -36,12 +40,16 @@ var clusterScoped = map[string]bool{"nodes": true, "namespaces": true, "csinodes
 
 // selected is what a field selector asks a field to be; empty if it does not.
 func (q *question) selected(field string) string {
-	selector, err := fields.ParseSelector(q.info.FieldSelector)
-	if err != nil {
-		return ""
+	for _, text := range q.fields {
+		selector, err := fields.ParseSelector(text)
+		if err != nil {
+			continue // the API server will say so
+		}
+		if value, asked := selector.RequiresExactMatch(field); asked {
+			return value
+		}
 	}
-	value, _ := selector.RequiresExactMatch(field)
-	return value
+	return ""
 }
 
 // isTooMuch reports a list that asks for more than most.
@@ -67,22 +75,35 @@ func (q *question) forbidden(r *rule, why string) error {
 	return apierrors.NewForbidden(schema.GroupResource{Group: q.info.APIGroup, Resource: q.info.Resource}, q.info.Name, errors.New(what+": "+why+" (NodePolicy "+r.name+")"))
 }
 
-// narrowed returns r with one more term in its field selector.
+// narrowed returns r with a term in its field selector, besides those that it has.
 func narrowed(r *http.Request, term string) *http.Request {
-	info, _ := request.RequestInfoFrom(r.Context())
-	selector := term
-	if info.FieldSelector != "" && !strings.Contains(","+info.FieldSelector+",", ","+term+",") {
-		selector = info.FieldSelector + "," + term
+	query := r.URL.Query()
+	selector := query.Get("fieldSelector")
+	switch {
+	case selector == "":
+		selector = term
+	case !asksFor(selector, term):
+		selector += "," + term
 	}
+	query.Set("fieldSelector", selector)
+	info, _ := request.RequestInfoFrom(r.Context())
 	more := *info
 	more.FieldSelector = selector
-	query := r.URL.Query()
-	query.Set("fieldSelector", selector)
 	r = r.WithContext(request.WithRequestInfo(r.Context(), &more))
 	url := *r.URL
 	url.RawQuery = query.Encode()
 	r.URL = &url
 	return r
+}
+
+// asksFor reports whether term is one of the selector's.
+func asksFor(selector, term string) bool {
+	has, err := fields.ParseSelector(selector)
+	if err != nil {
+		return false
+	}
+	one, err := fields.ParseSelector(term)
+	return err == nil && slices.Contains(has.Requirements(), one.Requirements()[0])
 }
 
 // pointerTo is where a field selector's field is.

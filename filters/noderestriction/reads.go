@@ -3,6 +3,7 @@ package noderestriction
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -249,17 +250,23 @@ func (r *rule) searchable(q *question, m *mask) error {
 	if m.isNone() {
 		return nil
 	}
-	if q.info.LabelSelector != "" && m.hides("/metadata/labels") {
+	if slices.ContainsFunc(q.labels, func(s string) bool { return s != "" }) && m.hides("/metadata/labels") {
 		return q.forbidden(r, "its labels are masked")
 	}
-	selector, err := fields.ParseSelector(q.info.FieldSelector)
-	if err != nil {
-		return nil // the API server will say so
-	}
-	for _, term := range selector.Requirements() {
-		if m.hides(pointerTo(term.Field)) {
-			return q.forbidden(r, term.Field+" is masked")
+	for _, text := range q.fields {
+		selector, err := fields.ParseSelector(text)
+		if err != nil {
+			continue // the API server will say so
+		}
+		for _, term := range selector.Requirements() {
+			if !slices.Contains(plain, term.Field) || m.hides(pointerTo(term.Field)) {
+				return q.forbidden(r, "fields of it are masked, so it is not selected by "+term.Field)
+			}
 		}
 	}
 	return nil
 }
+
+// plain are the fields that are called as they lie. Others may select by what is
+// masked under another name.
+var plain = []string{"metadata.name", "metadata.namespace", nodeNameField}

@@ -33,6 +33,9 @@ func (e *exchange) write(r *rule) error {
 	}
 	masked := e.hide(r)
 	if r.allows(e.info) {
+		if e.info.Verb == "deletecollection" {
+			return e.searchable(r)
+		}
 		if masked && (e.info.Verb == "update" || e.info.Verb == "patch") {
 			// What it does not see would be lost, or told by what becomes of the change.
 			return e.forbidden(r, "fields of it are masked")
@@ -82,9 +85,16 @@ func (e *exchange) hide(r *rule) bool {
 		return false
 	}
 	if !r.audits() {
-		e.views = append(e.views, &sight{key: fmt.Sprintf("mask %s %s", r.digest, e.kind), all: true, mask: m})
+		e.views = append(e.views, &sight{key: fmt.Sprintf("mask %s %s", r.digest, e.kind), all: true, mask: m, changed: make(chan struct{})})
 	}
 	return true
+}
+
+// searchable refuses to choose what is deleted by what is masked: the answer, of a
+// trial even, would tell of it.
+func (e *exchange) searchable(r *rule) error {
+	m := r.mask(schema.GroupResource{Group: e.info.APIGroup, Resource: e.info.Resource}, e.kind)
+	return r.searchable(e.question, &m)
 }
 
 // object reads the object in the request's body as JSON.
