@@ -87,13 +87,14 @@ func (l *Library) NeedLeaderElection() bool { return false }
 // said of its policies. Watches whose callers may see otherwise from now on end.
 func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	found := config.Findings{}
-	rules := rulesOf(s, found)
-	if l != nil {
-		l.mu.Lock()
-		l.rules = rules
-		l.mu.Unlock()
-		l.judgeWatches(nil)
+	if l == nil {
+		return &Filter{rules: rulesOf(s, nil, found)}, found
 	}
+	l.mu.Lock()
+	rules := rulesOf(s, l.rules, found)
+	l.rules = rules
+	l.mu.Unlock()
+	l.judgeWatches(nil)
 	return &Filter{library: l, rules: rules}, found
 }
 

@@ -207,6 +207,8 @@ func (e *exchange) keep(r *rule) error {
 
 func (e *exchange) judge(r *rule) error {
 	switch {
+	case r.broken:
+		return e.forbidden(r, "the policy cannot be read")
 	case impersonates(e.r):
 		return e.forbidden(r, "callers of this node may not act as others")
 	case !e.info.IsResourceRequest:

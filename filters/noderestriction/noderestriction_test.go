@@ -228,6 +228,41 @@ func TestNobodySelectsByWhatIsMasked(t *testing.T) {
 	}
 }
 
+// TestPolicyThatDoesNotCompileFailsClosed has one that was never right, and one that
+// was.
+func TestPolicyThatDoesNotCompileFailsClosed(t *testing.T) {
+	wrong := policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.Nodes = v1alpha1.MeantNodes{Selector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "trust", Operator: "in", Values: []string{"low"}},
+		}}}
+	})
+	l := knowing(t, nil)
+	pods, secret := request.RequestInfo{Verb: "list", Resource: "pods"}, request.RequestInfo{Verb: "get", Resource: "secrets", Namespace: "shop", Name: "other"}
+	check := func(when string, policy runtime.Object, findings int, ofPods, ofSecret int32) {
+		t.Helper()
+		f, found := l.Compile(&config.Snapshot{Objects: []runtime.Object{policy}})
+		if len(found) != findings {
+			t.Errorf("%s: found %v", when, found)
+		}
+		if got := codeOf(ask(t, f, "/", pods, nil)); got != ofPods {
+			t.Errorf("%s: pods are %d", when, got)
+		}
+		if ofSecret == 0 {
+			return
+		}
+		if got := codeOf(ask(t, f, "/", secret, nil)); got != ofSecret {
+			t.Errorf("%s: a Secret is %d", when, got)
+		}
+	}
+	check("never right", wrong, 1, 403, 403)
+	granting := policy("p", func(s *v1alpha1.NodePolicySpec) { s.Reads = []v1alpha1.NodeRead{{Resource: "secrets"}} })
+	check("right", granting, 0, 200, 200)
+	check("no longer right", wrong, 1, 200, 200)
+	check("still wrong", wrong, 1, 200, 200)
+	check("gone", policy("q", nil), 0, 200, 0)
+	check("back", wrong, 1, 403, 403)
+}
+
 func TestPartsAreNotWatched(t *testing.T) {
 	l := knowing(t, nil)
 	f := compiled(t, l, policy("p", func(s *v1alpha1.NodePolicySpec) {

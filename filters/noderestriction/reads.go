@@ -203,6 +203,9 @@ func (s *sight) isGranted(o view.Object) bool {
 
 // read says how a read of a resource passes a rule, by what is known now.
 func (r *rule) read(q *question) (plan, error) {
+	if r.broken {
+		return plan{}, q.forbidden(r, "the policy cannot be read")
+	}
 	of := schema.GroupResource{Group: q.info.APIGroup, Resource: q.info.Resource}
 	s := &sight{grants: r.granted(q.info), mask: r.mask(of, q.kind), changed: make(chan struct{})}
 	if err := r.searchable(q, &s.mask); err != nil {

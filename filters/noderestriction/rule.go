@@ -24,6 +24,7 @@ type rule struct {
 	selector labels.Selector // nil if nodes are named only
 	reads    []grant
 	digest   string // equal for equal rules
+	broken   bool   // cannot be kept as it says, so that it leaves nothing
 }
 
 // A grant is objects that exist for a node.
@@ -64,9 +65,23 @@ func compile(p *v1alpha1.NodePolicy) (*rule, error) {
 	return r, nil
 }
 
-// rulesOf are those of a snapshot. One that cannot be kept as it says refuses the
-// others of its kind nothing.
-func rulesOf(s *config.Snapshot, found config.Findings) []*rule {
+// broken is the rule of a policy that does not compile: it refuses all nodes that
+// it may mean.
+func broken(p *v1alpha1.NodePolicy) *rule {
+	r := &rule{name: p.Name, spec: &p.Spec, digest: "broken " + p.Name, broken: true}
+	if p.Spec.Nodes.Selector == nil {
+		return r
+	}
+	var err error
+	if r.selector, err = metav1.LabelSelectorAsSelector(p.Spec.Nodes.Selector); err != nil {
+		r.selector = labels.Everything()
+	}
+	return r
+}
+
+// rulesOf are those of a snapshot. A policy that does not compile leaves the rule
+// before it in force.
+func rulesOf(s *config.Snapshot, before []*rule, found config.Findings) []*rule {
 	var all []*rule
 	for _, o := range s.Objects {
 		p, ok := o.(*v1alpha1.NodePolicy)
@@ -75,12 +90,29 @@ func rulesOf(s *config.Snapshot, found config.Findings) []*rule {
 		}
 		r, err := compile(p)
 		if err != nil {
-			found.Add(p, config.NotInForce("Refused", err.Error()))
-			continue
+			r = lastGood(before, p)
+			found.Add(p, config.NotInForce("Refused", err.Error()+"; "+r.remains()))
 		}
 		all = append(all, r)
 	}
 	return all
+}
+
+func lastGood(before []*rule, p *v1alpha1.NodePolicy) *rule {
+	for _, r := range before {
+		if r.name == p.Name && !r.broken {
+			return r
+		}
+	}
+	return broken(p)
+}
+
+// remains says what is in force in place of a policy that does not compile.
+func (r *rule) remains() string {
+	if r.broken {
+		return "until it is mended, nodes that it may mean are refused everything"
+	}
+	return "what it said before remains in force"
 }
 
 func (r *rule) audits() bool { return r.spec.Mode == v1alpha1.ModeAudit }
