@@ -174,8 +174,12 @@ func (e *exchange) pinPatch(p *pod) error {
 
 // update lets a whole object pass that differs from what there is in nothing but
 // what may says. It must be made from that: the API server refuses it otherwise.
-// What is at unread the API server does not read.
+// What is at unread the API server does not read. Who sees it masked could find out
+// the rest by trying.
 func (e *exchange) update(r *rule, may func(pointer string) bool, unread string) error {
+	if m := r.mask(schema.GroupResource{Group: e.info.APIGroup, Resource: e.info.Resource}, e.kind); !m.isNone() {
+		return e.forbidden(r, "fields of it are masked")
+	}
 	object, err := e.object()
 	if err != nil {
 		return err
@@ -195,7 +199,7 @@ func (e *exchange) update(r *rule, may func(pointer string) bool, unread string)
 	}
 	for _, pointer := range differences(was, will, "") {
 		if !isBelow(pointer, unread) && !isBelow(pointer, "/metadata/managedFields") && !isIdentity(pointer) && !may(pointer) {
-			return e.forbidden(r, pointer+" is not the node's to change")
+			return e.forbidden(r, "it differs from what there is in more than is the node's to change")
 		}
 	}
 	return nil

@@ -66,7 +66,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	if q == nil {
 		return next.ServeHTTP(w, r)
 	}
-	e := &exchange{filter: f, question: q, w: w, r: r, room: &body.Room{}}
+	e := &exchange{filter: f, question: q, next: next, w: w, r: r, room: &body.Room{}}
 	defer e.room.Keep(0)
 	for _, rule := range rules {
 		if err := e.keep(rule); err != nil {
@@ -182,6 +182,7 @@ func (f *Filter) decided(r *rule, err error, began time.Time) {
 type exchange struct {
 	*question
 	filter *Filter
+	next   pipeline.Handler // what the request goes on to
 	w      http.ResponseWriter
 	r      *http.Request // as it is to go on
 	room   *body.Room

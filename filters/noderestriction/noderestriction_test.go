@@ -2,9 +2,11 @@ package noderestriction
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -261,6 +263,56 @@ func TestPolicyThatDoesNotCompileFailsClosed(t *testing.T) {
 	check("still wrong", wrong, 1, 200, 200)
 	check("gone", policy("q", nil), 0, 200, 0)
 	check("back", wrong, 1, 403, 403)
+}
+
+// TestWhatIsThereIsReadAsTheCallerMay sends a whole Node as a caller who may not
+// read it, and as one who may.
+func TestWhatIsThereIsReadAsTheCallerMay(t *testing.T) {
+	const is = `{"metadata":{"name":"n1","resourceVersion":"5"},"spec":{"podCIDR":"10.0.0.0/24"}}`
+	put := func(f *Filter, object string, answer func(http.ResponseWriter)) (passed bool, err error) {
+		r := httptest.NewRequest(http.MethodPut, "/api/v1/nodes/n1?dryRun=All", strings.NewReader(object))
+		r.Header.Set("Authorization", "Bearer own")
+		info := &request.RequestInfo{IsResourceRequest: true, Verb: "update", Path: "/api/v1/nodes/n1", Resource: "nodes", Name: "n1"}
+		caller := &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"n1"}}}
+		ctx := request.WithUser(request.WithRequestInfo(t.Context(), info), caller)
+		err = f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			if r.Method == http.MethodPut {
+				passed = true
+				return nil
+			}
+			info, _ := request.RequestInfoFrom(r.Context())
+			if r.Method != http.MethodGet || r.URL.String() != "/api/v1/nodes/n1" || r.Header.Get("Authorization") != "Bearer own" || info.Verb != "get" {
+				t.Errorf("asked for %s %s as %q", r.Method, r.URL, r.Header.Get("Authorization"))
+			}
+			answer(w)
+			return nil
+		}))
+		return passed, err
+	}
+	f := compiled(t, knowing(t, nil), policy("p", nil))
+	shows := func(w http.ResponseWriter) { _, _ = io.WriteString(w, is) }
+	refuses := func(w http.ResponseWriter) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"kind":"Status","status":"Failure","reason":"Forbidden","code":403,"message":"no"}`)
+	}
+	other := strings.Replace(is, "10.0.0.0", "10.0.1.0", 1)
+	for _, object := range []string{is, other} {
+		if passed, err := put(f, object, refuses); passed || err == nil || err.Error() != "no" {
+			t.Errorf("who may not read it: %v, %v", err, passed)
+		}
+	}
+	if passed, err := put(f, is, shows); err != nil || !passed {
+		t.Errorf("unchanged: %v, %v", err, passed)
+	}
+	if passed, err := put(f, other, shows); codeOf(err) != http.StatusForbidden || strings.Contains(err.Error(), "podCIDR") || passed {
+		t.Errorf("changed: %v, %v", err, passed)
+	}
+	masked := compiled(t, knowing(t, nil), policy("p", func(s *v1alpha1.NodePolicySpec) {
+		s.Masks = []v1alpha1.NodeMask{{Resource: "nodes", Fields: []string{"/spec/podCIDR"}}}
+	}))
+	if passed, err := put(masked, is, shows); codeOf(err) != http.StatusForbidden || passed {
+		t.Errorf("masked: %v, %v", err, passed)
+	}
 }
 
 func TestPartsAreNotWatched(t *testing.T) {

@@ -402,16 +402,3 @@ func isIdentity(pointer string) bool {
 	}
 	return false
 }
-
-// current reads an object as it is now, under the proxy's own identity.
-func (e *exchange) current() ([]byte, error) {
-	path := strings.TrimSuffix(e.info.Path, "/"+e.info.Subresource)
-	raw, err := e.filter.library.options.Client.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").DoRaw(e.r.Context())
-	if apierrors.IsNotFound(err) {
-		return nil, err
-	}
-	if err != nil {
-		return nil, unavailable("what is to be changed cannot be read")
-	}
-	return raw, nil
-}
