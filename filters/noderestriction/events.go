@@ -12,7 +12,7 @@ import (
 // event lets the node tell what happens to its own objects, as often as its budget
 // allows.
 func (e *exchange) event(r *rule) error {
-	about := ref{"events", e.info.Namespace, e.info.Name}
+	var about ref
 	switch e.info.Verb {
 	case "create":
 		object, err := e.object()
@@ -23,7 +23,8 @@ func (e *exchange) event(r *rule) error {
 			return err
 		}
 	case "update", "patch":
-		if !e.isOwnEvent() {
+		var own bool
+		if about, own = e.namedAfter(); !own {
 			return e.forbidden(r, "it is about no pod of this node")
 		}
 		if err := e.changeEvent(r); err != nil {
@@ -50,7 +51,7 @@ func (e *exchange) subject(r *rule, object []byte) (ref, error) {
 	switch kind {
 	case nodeKind:
 		if name == e.node.name {
-			return about, nil
+			return ref{nodeKind, "", name}, nil // in whatever namespace it claims to be
 		}
 	case podKind:
 		if e.node.pods.pod(namespace, name) != nil || e.node.pods.wasThere(namespace, name) {
@@ -81,16 +82,18 @@ func (e *exchange) changeEvent(r *rule) error {
 	return err
 }
 
-// isOwnEvent reports an event that has been called as those about the node and its
-// pods are.
-func (e *exchange) isOwnEvent() bool {
-	name := e.info.Name
-	i := strings.LastIndexByte(name, '.')
+// namedAfter is what an event is about by its name, and whether that is the node or
+// a pod of it. Names of its own would each have a budget of its own.
+func (e *exchange) namedAfter() (about ref, own bool) {
+	i := strings.LastIndexByte(e.info.Name, '.')
 	if i < 0 {
-		return false
+		return ref{}, false
 	}
-	about := name[:i]
-	return about == e.node.name || e.node.pods.pod(e.info.Namespace, about) != nil || e.node.pods.wasThere(e.info.Namespace, about)
+	namespace, name := e.info.Namespace, e.info.Name[:i]
+	if name == e.node.name {
+		return ref{nodeKind, "", name}, true
+	}
+	return ref{podKind, namespace, name}, e.node.pods.pod(namespace, name) != nil || e.node.pods.wasThere(namespace, name)
 }
 
 // budget is what the rule leaves for events about an object.
