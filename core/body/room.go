@@ -48,7 +48,9 @@ const maxCorner = reading * Max
 // A corner is what one caller may have of a room.
 type corner struct {
 	*semaphore.Weighted
-	requests int // that have some of it, or wait for it
+	// taken is in bytes. Once nobody has any of it or waits for it, it is forgotten.
+	taken   int64
+	waiting int
 }
 
 // NewRooms returns rooms of the usual size.
@@ -65,24 +67,30 @@ type Room struct {
 	leave func(n int64) // gives n back to the caller's corner
 }
 
-// Enter gives the request of a caller room for its object, unless it has some.
+// Enter gives the request of a caller room for its object, unless it has it.
 func (s *Rooms) Enter(room *Room, r *http.Request, caller user.Info) error {
-	if room.in != nil {
+	need := max(reading*SizeOf(r), 1)
+	if info, ok := request.RequestInfoFrom(r.Context()); ok && Changes(r, info) {
+		need = 2 * (SizeOf(r) + Max) // what comes of it is no smaller for that
+	}
+	return s.Take(r.Context(), room, caller, need)
+}
+
+// Take makes a caller's room no smaller than need bytes.
+func (s *Rooms) Take(ctx context.Context, room *Room, caller user.Info, need int64) error {
+	more := need - room.taken
+	if more <= 0 {
 		return nil
 	}
 	in := s.Known
 	if caller.GetName() == user.Anonymous {
 		in = s.Anonymous
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.Wait)
+	ctx, cancel := context.WithTimeout(ctx, s.Wait)
 	defer cancel()
-	need := max(reading*SizeOf(r), 1)
-	if info, ok := request.RequestInfoFrom(r.Context()); ok && Changes(r, info) {
-		need = 2 * (SizeOf(r) + Max) // what comes of it is no smaller for that
-	}
-	leave, ok := s.enterCorner(ctx, caller.GetName(), need)
-	if ok && in.Acquire(ctx, need) != nil {
-		leave(need)
+	leave, ok := s.enterCorner(ctx, caller.GetName(), more)
+	if ok && in.Acquire(ctx, more) != nil {
+		leave(more)
 		ok = false
 	}
 	if !ok {
@@ -97,7 +105,27 @@ func (s *Rooms) Enter(room *Room, r *http.Request, caller user.Info) error {
 // enterCorner takes n of what one caller may have. The function it returns gives
 // some of it back.
 func (s *Rooms) enterCorner(ctx context.Context, name string, n int64) (leave func(n int64), ok bool) {
+	own := s.corner(name)
+	err := own.Acquire(ctx, n)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if own.waiting--; err == nil {
+		own.taken += n
+	}
+	s.forget(name, own)
+	return func(n int64) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		own.Release(n)
+		own.taken -= n
+		s.forget(name, own)
+	}, err == nil
+}
+
+// corner is a caller's, with somebody who waits in it.
+func (s *Rooms) corner(name string) *corner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	own := s.each[name]
 	if own == nil {
 		own = &corner{Weighted: semaphore.NewWeighted(maxCorner)}
@@ -106,26 +134,15 @@ func (s *Rooms) enterCorner(ctx context.Context, name string, n int64) (leave fu
 		}
 		s.each[name] = own
 	}
-	own.requests++
-	s.mu.Unlock()
-	end := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if own.requests--; own.requests == 0 {
-			delete(s.each, name)
-		}
+	own.waiting++
+	return own
+}
+
+// forget drops an empty corner. The caller holds mu.
+func (s *Rooms) forget(name string, own *corner) {
+	if own.taken == 0 && own.waiting == 0 {
+		delete(s.each, name)
 	}
-	if own.Acquire(ctx, n) != nil {
-		end()
-		return nil, false
-	}
-	left := n
-	return func(n int64) {
-		own.Release(n)
-		if left -= n; left == 0 {
-			end()
-		}
-	}, true
 }
 
 // SizeOf is how long the body of r can be, as far as it is read.
