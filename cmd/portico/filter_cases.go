@@ -32,6 +32,8 @@ func (o *tried) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.cases, "cases", "cases.yaml", "File of what the module is asked.")
 }
 
+var errHandlerCases = errors.New("cases are for modules of PorticoV1: try one of HTTPWasmV1 with the tools it was made with")
+
 // A filterCase is what a filter is asked, and what it shall answer.
 type filterCase struct {
 	Name    string           `json:"name"`
@@ -100,6 +102,9 @@ func (o *tried) spec() (*wasm.Spec, error) {
 	}
 	for _, p := range policies {
 		if w, ok := p.(*v1alpha1.WasmFilter); ok {
+			if w.Spec.ABI == v1alpha1.WasmHTTPWasmV1 {
+				return nil, errHandlerCases
+			}
 			spec := wasm.SpecOf(w, code)
 			spec.WallClock = max(spec.WallClock, time.Second) // what is tried is not in a hurry
 			return &spec, nil

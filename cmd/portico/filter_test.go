@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,11 @@ func TestFilterCasesMustHold(t *testing.T) {
 	bad := append(flags, "--cases="+write("bad.yaml", strings.Replace(refused, "not here", "no", 1)))
 	if out, err := portico(t, append([]string{"filter", "test"}, bad...)...); !errors.Is(err, errCases) || !strings.Contains(out, "FAIL  refused") {
 		t.Errorf("%v, %s", err, out)
+	}
+	handler := append(slices.Clone(flags), "--cases="+filepath.Join(dir, "good.yaml"),
+		"--policy="+write("handler.yaml", "apiVersion: proxy.elf.io/v1alpha1\nkind: WasmFilter\nspec: {source: {file: f.wasm}, abi: HTTPWasmV1}\n"))
+	if _, err := portico(t, append([]string{"filter", "test"}, handler...)...); !errors.Is(err, errHandlerCases) {
+		t.Errorf("got %v", err)
 	}
 	misspelt := append(flags, "--cases="+write("misspelt.yaml", strings.Replace(refused, "request", "requst", 1)))
 	if _, err := portico(t, append([]string{"filter", "test"}, misspelt...)...); err == nil || !strings.Contains(err.Error(), "requst") {

@@ -13,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -36,6 +37,7 @@ type Engine struct {
 // be imported are a runtime's.
 type class struct {
 	memoryMiB int32
+	handler   bool // it has http_handler, and nothing else
 	kv, clock bool
 }
 
@@ -84,8 +86,12 @@ func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
 		return nil, fmt.Errorf("provide WASI: %w", err)
 	}
-	if _, err := hostModule(r, c).Instantiate(ctx); err != nil {
-		return nil, fmt.Errorf("provide %s: %w", abi.Module, err)
+	host := hostModule(r, c)
+	if c.handler {
+		host = handlerHost(r)
+	}
+	if _, err := host.Instantiate(ctx); err != nil {
+		return nil, fmt.Errorf("provide what guests import: %w", err)
 	}
 	e.runtimes[c] = r
 	return r, nil
@@ -94,6 +100,7 @@ func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
 // Spec is a module and how it shall run.
 type Spec struct {
 	Name         string
+	ABI          v1alpha1.WasmABI // empty is PorticoV1
 	Code, Config []byte
 	Capabilities []abi.Capability
 	MemoryMiB    int32
@@ -102,7 +109,10 @@ type Spec struct {
 }
 
 func (s *Spec) class() class {
-	return class{s.MemoryMiB, slices.Contains(s.Capabilities, abi.CapabilityKV), slices.Contains(s.Capabilities, abi.CapabilityClock)}
+	if s.ABI == v1alpha1.WasmHTTPWasmV1 {
+		return class{memoryMiB: s.MemoryMiB, handler: true}
+	}
+	return class{s.MemoryMiB, false, slices.Contains(s.Capabilities, abi.CapabilityKV), slices.Contains(s.Capabilities, abi.CapabilityClock)}
 }
 
 // Module is a compiled module with its instances.
@@ -113,6 +123,7 @@ type Module struct {
 	runtime                    wazero.Runtime
 	compiled                   wazero.CompiledModule
 	onRequest, onObject, onEnd bool
+	handler, bodies            bool // see handles
 	counters                   *counters
 
 	idle   chan *instance
@@ -164,6 +175,9 @@ func (m *Module) start(ctx context.Context) error {
 
 // exports looks at what the module offers.
 func (m *Module) exports() error {
+	if m.spec.class().handler {
+		return m.handles()
+	}
 	functions := m.compiled.ExportedFunctions()
 	if functions[abi.ExportMarker] == nil || m.compiled.ExportedMemories()[abi.ExportMemory] == nil {
 		return errNoMarker

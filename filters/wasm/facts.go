@@ -23,6 +23,7 @@ type Facts struct {
 
 	unknown error // why User is nil; no guest is asked then
 	room    *body.Room
+	passed  *passes
 
 	query url.Values // nil until a guest asks
 }
@@ -107,11 +108,7 @@ func (f *Facts) structured(a abi.Attr) (abi.Kind, []byte) {
 // header gives a header of the request, but none that holds a credential.
 func (f *Facts) header(name string) (string, bool) {
 	name = http.CanonicalHeaderKey(name)
-	switch name {
-	case "Authorization", "Proxy-Authorization", "Cookie", "Sec-Websocket-Protocol":
-		return "", false
-	}
-	if strings.HasPrefix(name, "X-Remote-") {
+	if isCredential(name) {
 		return "", false
 	}
 	values := f.Request.Header[name]

@@ -26,15 +26,18 @@ type instance struct {
 	call   *call // what host functions are about, during a call
 	// Of the call that runs, and here so that it need not be made for each.
 	exchange exchange
-	stack    [1]uint64
+	stack    [2]uint64
+	features uint32 // of http_handler, that the guest enabled when it began
 
-	onRequest, onObject, onEnd api.Function
+	onRequest, onObject, onEnd    api.Function
+	handleRequest, handleResponse api.Function
 }
 
 // call is what a guest may look at and do during one of its calls.
 type call struct {
 	facts  Facts
 	object *objects
+	trip   *roundTrip // of a guest of http_handler
 	end    *End
 	// What the guest said.
 	denial   *Denial
@@ -95,14 +98,20 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i.clock.timer.Reset(instantiateTimeout)
 	defer i.clock.timer.Stop()
 	var err error
+	start := []string{abi.ExportInitialize}
+	if m.handler {
+		start = append(start, exportStart) // where guests say what handles requests
+	}
 	i.guest, err = m.runtime.InstantiateModule(i.clock, m.compiled, wazero.NewModuleConfig().
-		WithName("").WithArgs("filter").WithStartFunctions(abi.ExportInitialize))
+		WithName("").WithArgs("filter").WithStartFunctions(start...))
 	if err != nil {
 		return nil, fmt.Errorf("instantiate the module: %w", err)
 	}
 	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
 	i.onObject = i.guest.ExportedFunction(abi.ExportOnObject)
 	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
+	i.handleRequest = i.guest.ExportedFunction(exportHandleRequest)
+	i.handleResponse = i.guest.ExportedFunction(exportHandleResponse)
 	if err := i.configure(); err != nil {
 		i.close(ctx)
 		return nil, err
@@ -112,7 +121,7 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 
 func (i *instance) configure() error {
 	f := i.guest.ExportedFunction(abi.ExportConfigure)
-	if f == nil {
+	if f == nil || i.module.handler {
 		return nil
 	}
 	results, err := f.Call(i.clock)
@@ -153,15 +162,23 @@ func (m *Module) acquire(ctx context.Context) (*instance, error) {
 
 // run calls f about c on an instance, which is given back, or thrown away.
 func (m *Module) run(i *instance, f api.Function, c *call) (int32, error) {
+	answer, err := m.invoke(i, f, c)
+	if err == nil {
+		m.idle <- i
+	}
+	return int32(uint32(answer)), err
+}
+
+// invoke calls f about c on an instance, which is thrown away if that fails.
+func (m *Module) invoke(i *instance, f api.Function, c *call, parameters ...uint64) (uint64, error) {
+	copy(i.stack[:], parameters)
 	i.call = c
 	i.clock.timer.Reset(m.spec.WallClock)
 	err := f.CallWithStack(i.clock, i.stack[:])
 	inTime := i.clock.timer.Stop()
 	i.call, i.exchange = nil, exchange{}
 	if err == nil && inTime {
-		answer := int32(uint32(i.stack[0]))
-		m.idle <- i
-		return answer, nil
+		return i.stack[0], nil
 	}
 	i.close(context.WithoutCancel(i.clock))
 	m.broken <- struct{}{}

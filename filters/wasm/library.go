@@ -236,7 +236,7 @@ func keyOf(w *v1alpha1.WasmFilter, identity string) string {
 // SpecOf is the module that a WasmFilter describes, once its code is there.
 func SpecOf(w *v1alpha1.WasmFilter, code []byte) Spec {
 	s := Spec{
-		Name: w.Name, Code: code,
+		Name: w.Name, ABI: w.Spec.ABI, Code: code,
 		MemoryMiB: cmp.Or(w.Spec.Limits.MemoryMiB, defaultMemoryMiB),
 		Instances: int(cmp.Or(w.Spec.Limits.Instances, defaultInstances)),
 		WallClock: defaultWallClock,

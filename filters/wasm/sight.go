@@ -24,7 +24,11 @@ import (
 // must not depend on anything but what it is remembered by.
 func (b *binding) becomeView() {
 	b.changed = make(chan struct{})
-	if b.module != nil && len(b.module.spec.Capabilities) > 0 {
+	switch {
+	case b.module == nil:
+	case b.module.handler:
+		b.module, b.err = nil, errNoObjects
+	case len(b.module.spec.Capabilities) > 0:
 		b.module, b.err = nil, errImpure
 	}
 }

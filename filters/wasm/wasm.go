@@ -152,10 +152,11 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	info, _ := request.RequestInfoFrom(r.Context())
 	caller, unknown := config.CallerOf(r)
 	began := time.Now()
-	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &body.Room{}}
+	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown, room: &body.Room{}, passed: &passes{}}
 	defer facts.room.Keep(0)
+	defer facts.passed.end(r.Context())
 	r, asked, err := f.ask(w, facts, next)
-	next = f.behindViews(facts, next)
+	next = facts.passed.around(f.behindViews(facts, next))
 	if len(asked) == 0 {
 		if err != nil {
 			return err
@@ -179,6 +180,12 @@ func (f *Filter) ask(w http.ResponseWriter, facts Facts, next pipeline.Handler) 
 		}
 		if facts.unknown != nil {
 			if err := f.unjudged(b, facts.unknown, time.Now()); err != nil {
+				return nil, ending, err
+			}
+			continue
+		}
+		if b.module != nil && b.module.handler {
+			if facts.Request, err = f.handle(w, b, facts); err != nil {
 				return nil, ending, err
 			}
 			continue

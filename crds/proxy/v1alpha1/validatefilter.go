@@ -27,6 +27,7 @@ func (f *WasmFilter) Validate() error {
 	if c := f.Spec.Config; c != nil && len(c.Raw) > 0 && !json.Valid(c.Raw) {
 		all = append(all, field.Invalid(spec.Child("config"), "", "is no JSON"))
 	}
+	all = append(all, f.Spec.validateABI(spec)...)
 	for i, c := range f.Spec.Capabilities {
 		all = append(all, oneOf(spec.Child("capabilities").Index(i), c, WasmKV, WasmClock)...)
 	}
@@ -37,6 +38,14 @@ func (f *WasmFilter) Validate() error {
 		all = append(all, field.Invalid(at.Child("wallClock"), l.WallClock.Duration.String(), "must be more than 0 and at most "+maxWallClock.String()))
 	}
 	return all.ToAggregate()
+}
+
+func (s *WasmFilterSpec) validateABI(at *field.Path) field.ErrorList {
+	all := oneOf(at.Child("abi"), s.ABI, "", WasmPorticoV1, WasmHTTPWasmV1)
+	if s.ABI == WasmHTTPWasmV1 && len(s.Capabilities) > 0 {
+		all = append(all, field.Forbidden(at.Child("capabilities"), "a module of HTTPWasmV1 cannot be granted capabilities"))
+	}
+	return all
 }
 
 // within accepts 0, which means the default, to most.

@@ -37,9 +37,17 @@ type WasmFilterList struct {
 }
 
 // WasmFilterSpec is what a WasmFilter asks for.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.abi) || self.abi != 'HTTPWasmV1' || !has(self.capabilities) || size(self.capabilities) == 0",message="a module of HTTPWasmV1 cannot be granted capabilities"
 type WasmFilterSpec struct {
 	// Source is where the module is.
 	Source WasmSource `json:"source"`
+
+	// ABI is what the module and the proxy say to each other: PorticoV1, by
+	// default, or HTTPWasmV1, which is http_handler of http-wasm.io.
+	//
+	// +optional
+	ABI WasmABI `json:"abi,omitempty"`
 
 	// Config is handed to the module as JSON. Its form is the module's own.
 	//
@@ -60,6 +68,18 @@ type WasmFilterSpec struct {
 	// +optional
 	Limits WasmLimits `json:"limits,omitempty"`
 }
+
+// WasmABI is what a module and the proxy say to each other. PorticoV1 knows
+// requests and objects of Kubernetes; HTTPWasmV1 knows HTTP alone.
+//
+// +kubebuilder:validation:Enum=PorticoV1;HTTPWasmV1
+type WasmABI string
+
+// The ABIs.
+const (
+	WasmPorticoV1  WasmABI = "PorticoV1"
+	WasmHTTPWasmV1 WasmABI = "HTTPWasmV1"
+)
 
 // WasmSource is where a module is. Exactly one of file, url, oci, configMap and
 // inline is set.

@@ -160,13 +160,14 @@ func TestFiltersOfConfigMapsRun(t *testing.T) {
 
 func TestTheAPIServerRefusesBadFilters(t *testing.T) {
 	for name, tt := range map[string]struct{ manifest, want string }{
-		"two-sources":   {ofGuest("bad", "{file: /a, inline: AAAA}"), "set exactly one of"},
-		"no-source":     {ofGuest("bad", "{}"), "set exactly one of"},
-		"unpinned":      {ofGuest("bad", "{url: \"https://example.org/f.wasm\"}"), "needs its sha256"},
-		"too-patient":   {strings.Replace(ofGuest("bad", "{file: /a}"), "10s", "11s", 1), "at most 10s"},
-		"unknown-power": {ofGuest("bad", "{file: /a}") + "  capabilities: [files]\n", "spec.capabilities"},
-		"unknown-phase": {bound("bad") + "  phase: Magic\n", "spec.phase"},
-		"unknown-kind":  {strings.Replace(bound("bad"), "kind: WasmFilter", "kind: Magic", 1), "spec.filterRef.kind"},
+		"two-sources":     {ofGuest("bad", "{file: /a, inline: AAAA}"), "set exactly one of"},
+		"no-source":       {ofGuest("bad", "{}"), "set exactly one of"},
+		"unpinned":        {ofGuest("bad", "{url: \"https://example.org/f.wasm\"}"), "needs its sha256"},
+		"too-patient":     {strings.Replace(ofGuest("bad", "{file: /a}"), "10s", "11s", 1), "at most 10s"},
+		"unknown-power":   {ofGuest("bad", "{file: /a}") + "  capabilities: [files]\n", "spec.capabilities"},
+		"http-wasm-power": {ofGuest("bad", "{file: /a}") + "  abi: HTTPWasmV1\n  capabilities: [kv]\n", "cannot be granted capabilities"},
+		"unknown-phase":   {bound("bad") + "  phase: Magic\n", "spec.phase"},
+		"unknown-kind":    {strings.Replace(bound("bad"), "kind: WasmFilter", "kind: Magic", 1), "spec.filterRef.kind"},
 	} {
 		if out, err := kubectl(world.KubeconfigPath(), tt.manifest, "create", "-f", "-"); err == nil || !strings.Contains(out, tt.want) {
 			t.Errorf("%s: %v\n%s", name, err, out)
