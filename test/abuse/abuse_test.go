@@ -80,7 +80,7 @@ func TestAbuseHarmsNobodyElse(t *testing.T) {
 		}
 		got := under(t, attack, through, length)
 		t.Logf("%-14s %s; p99 %.1f x; resident at most %d MiB", name, got, float64(got.at(0.99))/float64(quiet.at(0.99)), peak(t, p))
-		if most := peak(t, p); most > peakLimit {
+		if most := peak(t, p); most > peakLimit && !proxy.Race {
 			t.Fatalf("%s: the proxy takes %d MiB, and may take %d", name, most, peakLimit)
 		}
 		if long {

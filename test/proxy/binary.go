@@ -35,7 +35,7 @@ var built = sync.OnceValues(func() (string, error) {
 	}
 	args := []string{"build"}
 	name := "portico"
-	if raceEnabled {
+	if Race {
 		args, name = append(args, "-race"), "portico-race"
 	}
 	_, here, _, _ := runtime.Caller(0)

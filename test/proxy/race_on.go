@@ -2,4 +2,5 @@
 
 package proxy
 
-const raceEnabled = true
+// Race says that the race detector is at work, which takes several times the memory.
+const Race = true
