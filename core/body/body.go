@@ -1,5 +1,6 @@
 // Package body reads the objects that requests carry before anybody has
-// authorized their senders, and bounds what that takes.
+// authorized their senders, and what filters ask the API server about them, and
+// bounds what that takes.
 package body
 
 import (

@@ -1,7 +1,6 @@
 package view
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/view"
 )
@@ -112,14 +112,14 @@ func tokenOfSocket(r *http.Request) string {
 
 // fetch returns the body of a good answer, or the API server's refusal.
 func fetch(next pipeline.Handler, r *http.Request) ([]byte, error) {
-	w := &recorded{header: http.Header{}}
+	w := newRecorded()
 	if err := next.ServeHTTP(w, r); err != nil {
 		return nil, err
 	}
-	if w.code >= 200 && w.code < 300 && !w.tooLong {
-		return w.body.Bytes(), nil
+	if w.Code >= 200 && w.Code < 300 && !w.TooLong {
+		return w.Body.Bytes(), nil
 	}
-	if status := w.status(); status != nil {
+	if status := w.Status(); status != nil {
 		return nil, &apierrors.StatusError{ErrStatus: *status}
 	}
 	return nil, apierrors.NewInternalError(errAnswer)
@@ -143,52 +143,20 @@ func objectOf(raw []byte, a *asked) (view.Object, error) {
 }
 
 // recorded is an answer that nobody has been sent yet.
-type recorded struct {
-	header  http.Header
-	code    int
-	body    bytes.Buffer
-	tooLong bool
-}
+type recorded struct{ body.Answer }
 
-func (w *recorded) Header() http.Header { return w.header }
-
-func (w *recorded) WriteHeader(code int) {
-	if code >= http.StatusOK && w.code == 0 {
-		w.code = code
-	}
-}
-
-func (w *recorded) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	if w.body.Len()+len(p) > maxAnswer {
-		w.tooLong = true
-		return len(p), nil
-	}
-	return w.body.Write(p)
-}
-
-// Flush has nothing to do, and must be there for what streams.
-func (w *recorded) Flush() {}
-
-// status is the API server's refusal, if the answer is one.
-func (w *recorded) status() *metav1.Status {
-	status := &metav1.Status{}
-	if json.Unmarshal(w.body.Bytes(), status) != nil || status.Status != metav1.StatusFailure || int(status.Code) != w.code {
-		return nil
-	}
-	return status
-}
+func newRecorded() *recorded { return &recorded{body.Answer{Limit: maxAnswer}} }
 
 // send sends the answer.
 func (w *recorded) send(to http.ResponseWriter) error {
-	if w.tooLong {
+	if w.TooLong {
 		return apierrors.NewInternalError(errAnswer)
 	}
-	for name, values := range w.header {
+	for name, values := range w.Header() {
 		to.Header()[name] = append(to.Header()[name], values...)
 	}
-	to.WriteHeader(w.code)
-	_, err := to.Write(w.body.Bytes())
+	to.WriteHeader(w.Code)
+	_, err := to.Write(w.Body.Bytes())
 	return err
 }
 

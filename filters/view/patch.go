@@ -153,21 +153,21 @@ func (s *sight) tryOut(r *http.Request, all masks, current view.Object, tells bo
 	r.URL = &u
 	r.Header.Set("Accept", mediaJSON)
 	r.Header.Del("Accept-Encoding")
-	w := &recorded{header: http.Header{}}
+	w := newRecorded()
 	if err := s.next.ServeHTTP(w, r); err != nil {
 		return err
 	}
 	switch {
 	case w.lost():
 		return errAgain
-	case w.code >= http.StatusBadRequest && tells:
+	case w.Code >= http.StatusBadRequest && tells:
 		return w.discreet()
-	case w.code >= http.StatusBadRequest && w.status() != nil:
-		return &apierrors.StatusError{ErrStatus: *w.status()}
-	case w.code != http.StatusOK || w.tooLong:
+	case w.Code >= http.StatusBadRequest && w.Status() != nil:
+		return &apierrors.StatusError{ErrStatus: *w.Status()}
+	case w.Code != http.StatusOK || w.TooLong:
 		return apierrors.NewInternalError(errAnswer)
 	}
-	result, err := decode(w.body.Bytes())
+	result, err := decode(w.Body.Bytes())
 	if err != nil {
 		return apierrors.NewInternalError(errAnswer)
 	}
@@ -177,7 +177,7 @@ func (s *sight) tryOut(r *http.Request, all masks, current view.Object, tells bo
 	if !tells {
 		return nil
 	}
-	return s.keeps(all, current.JSON, w.body.Bytes())
+	return s.keeps(all, current.JSON, w.Body.Bytes())
 }
 
 // keeps refuses a result that is another than its caller would have sent it, had

@@ -60,7 +60,7 @@ func (s *sight) write(w http.ResponseWriter, r *http.Request, pin func(current v
 		if err != nil {
 			return err
 		}
-		answer := &recorded{header: http.Header{}}
+		answer := newRecorded()
 		err = s.shown(answer, pinned.request)
 		if try < tries && pinned.ours && (apierrors.IsConflict(err) || answer.lost()) {
 			continue
@@ -68,7 +68,7 @@ func (s *sight) write(w http.ResponseWriter, r *http.Request, pin func(current v
 		if err != nil {
 			return err
 		}
-		if pinned.tells && answer.code >= http.StatusBadRequest {
+		if pinned.tells && answer.Code >= http.StatusBadRequest {
 			return answer.discreet()
 		}
 		return answer.send(w)
@@ -77,13 +77,13 @@ func (s *sight) write(w http.ResponseWriter, r *http.Request, pin func(current v
 
 // lost reports whether somebody else was faster.
 func (w *recorded) lost() bool {
-	status := w.status()
+	status := w.Status()
 	return status != nil && status.Reason == metav1.StatusReasonConflict && (status.Details == nil || len(status.Details.Causes) == 0)
 }
 
 // discreet is a refusal without what it may quote of an object.
 func (w *recorded) discreet() error {
-	status := w.status()
+	status := w.Status()
 	if status == nil {
 		return apierrors.NewInternalError(errAnswer)
 	}

@@ -1,13 +1,11 @@
 package wasm
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/pipeline"
@@ -53,44 +51,15 @@ func tryOut(r *http.Request, next pipeline.Handler) ([]byte, error) {
 	r.URL = &u
 	r.Header.Set("Accept", "application/json")
 	r.Header.Del("Accept-Encoding")
-	w := &recorded{header: http.Header{}}
+	w := &body.Answer{}
 	if err := next.ServeHTTP(w, r); err != nil {
 		return nil, err
 	}
-	if w.code == http.StatusOK && !w.tooLong && json.Valid(w.body.Bytes()) {
-		return w.body.Bytes(), nil
+	if w.Code == http.StatusOK && !w.TooLong && json.Valid(w.Body.Bytes()) {
+		return w.Body.Bytes(), nil
 	}
-	status := metav1.Status{}
-	if json.Unmarshal(w.body.Bytes(), &status) != nil || status.Status != metav1.StatusFailure || int(status.Code) != w.code {
-		return nil, apierrors.NewInternalError(errTried)
+	if status := w.Status(); status != nil {
+		return nil, &apierrors.StatusError{ErrStatus: *status}
 	}
-	return nil, &apierrors.StatusError{ErrStatus: status}
+	return nil, apierrors.NewInternalError(errTried)
 }
-
-// recorded is an answer that nobody is sent.
-type recorded struct {
-	header  http.Header
-	code    int
-	body    bytes.Buffer
-	tooLong bool
-}
-
-func (w *recorded) Header() http.Header { return w.header }
-
-func (w *recorded) WriteHeader(code int) {
-	if code >= http.StatusOK && w.code == 0 {
-		w.code = code
-	}
-}
-
-func (w *recorded) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	if w.body.Len()+len(p) > body.Max {
-		w.tooLong = true
-		return len(p), nil
-	}
-	return w.body.Write(p)
-}
-
-// Flush has nothing to do, and must be there for what streams.
-func (w *recorded) Flush() {}
