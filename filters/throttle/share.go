@@ -66,6 +66,11 @@ type Share struct {
 // bounds are what all callers together may have, and each of them.
 type bounds struct{ all, one limit.Limit }
 
+func (b bounds) append(to []limit.Limit, flow string) []limit.Limit {
+	b.one.Key = []string{flow}
+	return append(to, b.all, b.one)
+}
+
 // kind is what a request is counted as.
 type kind string
 
@@ -118,6 +123,7 @@ func (f *Share) Name() string { return "throttle" }
 func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
 	k := kindOf(r)
 	if k != vital && f.pressure.IsHigh() {
+		f.limiter.options.Count(sharing, "memory", rejected)
 		return apierrors.NewTooManyRequests("the proxy is short of memory", 1+f.limiter.jitter(4))
 	}
 	flow := f.flowOf(r)
@@ -164,14 +170,9 @@ func cutAfter(w http.ResponseWriter, d time.Duration) (over func()) {
 
 // limits are those of all callers and those of one.
 func (f *Share) limits(k kind, flow string, bulk bool) []limit.Limit {
-	of := make([]limit.Limit, 0, 4)
-	for _, k := range []kind{k, bulky} {
-		if k == bulky && !bulk {
-			break
-		}
-		b := f.kinds[k]
-		b.one.Key = []string{flow}
-		of = append(of, b.all, b.one)
+	of := f.kinds[k].append(make([]limit.Limit, 0, 4), flow)
+	if bulk {
+		of = f.kinds[bulky].append(of, flow)
 	}
 	return of
 }
