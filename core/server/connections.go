@@ -4,7 +4,9 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,13 +29,30 @@ func (o Options) mostConnections() int {
 // fewer, so that nobody keeps others out.
 type crowd struct {
 	most int
+	log  logr.Logger
 
 	mu    sync.Mutex // guards following
 	total int
 	from  map[string][]*counted // the oldest first
+	told  time.Time             // when the log was
+	lost  int                   // connections, since then
 }
 
-func newCrowd(most int) *crowd { return &crowd{most: most, from: map[string][]*counted{}} }
+func newCrowd(most int, log logr.Logger) *crowd {
+	return &crowd{most: most, log: log, from: map[string][]*counted{}}
+}
+
+// tellEvery is how often the log is told that connections are closed.
+const tellEvery = time.Minute
+
+// tell says that a connection from host is closed, or not let in. The caller holds mu.
+func (s *crowd) tell(host string) {
+	s.lost++
+	if now := time.Now(); now.Sub(s.told) >= tellEvery {
+		s.log.Info("connections are at their limit (--max-connections): some are closed", "limit", s.most, "address", host, "closed", s.lost)
+		s.told, s.lost = now, 0
+	}
+}
 
 // counted is a connection that a crowd knows of.
 type counted struct {
@@ -60,9 +79,11 @@ func (s *crowd) enter(c net.Conn) (net.Conn, bool) {
 	var out *counted
 	if s.total >= s.most {
 		if out = s.displaced(host); out == nil {
+			s.tell(host)
 			s.mu.Unlock()
 			return nil, false
 		}
+		s.tell(out.host)
 	}
 	s.from[host] = append(s.from[host], one)
 	s.total++

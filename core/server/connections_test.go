@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -28,8 +30,8 @@ func (p pipeFrom) Close() error {
 }
 
 func TestWhoHasMostConnectionsLosesSome(t *testing.T) {
-	var closed []string
-	s := newCrowd(4)
+	var closed, told []string
+	s := newCrowd(4, funcr.New(func(_, args string) { told = append(told, args) }, funcr.Options{}))
 	enter := func(address string) bool {
 		_, ok := s.enter(pipeFrom{address: address, closed: &closed})
 		return ok
@@ -52,11 +54,14 @@ func TestWhoHasMostConnectionsLosesSome(t *testing.T) {
 			t.Errorf("%s: let in %v, closed %v; want %v, %s", step.address, got, closed, step.enters, step.closed)
 		}
 	}
+	if len(told) != 1 || !strings.Contains(told[0], "--max-connections") || !strings.Contains(told[0], "10.0.0.1") {
+		t.Errorf("the log was told %q, want one line that names the flag and the address", told)
+	}
 }
 
 func TestClosedConnectionsMakeRoomOnce(t *testing.T) {
 	var closed []string
-	s := newCrowd(1)
+	s := newCrowd(1, logr.Discard())
 	first, _ := s.enter(pipeFrom{address: "10.0.0.1:1", closed: &closed})
 	_ = first.Close()
 	_ = first.Close()

@@ -120,7 +120,9 @@ func (s *Server) Start(ctx context.Context) error {
 	defer abort()
 	srv := s.httpServer(requests, tlsConfig)
 	failed := make(chan error, 1)
-	wg.Go(func() { failed <- srv.ServeTLS(gathering{s.listener, newCrowd(s.options.mostConnections())}, "", "") })
+	wg.Go(func() {
+		failed <- srv.ServeTLS(gathering{s.listener, newCrowd(s.options.mostConnections(), s.options.Log)}, "", "")
+	})
 	s.started.Store(true)
 	s.options.Log.Info("serving", "address", s.Addr().String(), "certificate", s.options.CertFile)
 
