@@ -50,3 +50,17 @@ func (c *ControlPlane) systemObjects(ctx context.Context) error {
 	_, err := c.client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
 	return err
 }
+
+// AddDefinitions makes the CustomResourceDefinitions in the files of dir, and waits
+// until they are served.
+func (c *ControlPlane) AddDefinitions(ctx context.Context, dir string) error {
+	for _, args := range [][]string{
+		{"apply", "-f", dir},
+		{"wait", "--for=condition=Established", "--timeout=2m", "-f", dir},
+	} {
+		if out, err := c.Kubectl(ctx, c.KubeconfigPath(), args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("add definitions: %w\n%s", err, out)
+		}
+	}
+	return nil
+}

@@ -4,7 +4,6 @@ package filters
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -26,7 +25,7 @@ func TestMain(m *testing.M) {
 		Log: os.Stderr, Users: []controlplane.User{{Name: "jane", Groups: []string{"system:masters"}}, {Name: "joe", Groups: []string{"system:masters"}}},
 	})
 	if err == nil {
-		err = installDefinitions()
+		err = world.AddDefinitions(context.Background(), "../../../crds/manifests")
 	}
 	if err != nil {
 		panic(err)
@@ -37,19 +36,6 @@ func TestMain(m *testing.M) {
 	}
 	world.Stop()
 	os.Exit(code)
-}
-
-func installDefinitions() error {
-	ctx := context.Background()
-	for _, args := range [][]string{
-		{"apply", "-f", "../../../crds/manifests"},
-		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "../../../crds/manifests"},
-	} {
-		if out, err := world.Kubectl(ctx, world.KubeconfigPath(), args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
-		}
-	}
-	return nil
 }
 
 // kubectl runs directly as admin, or through what kubeconfig names.

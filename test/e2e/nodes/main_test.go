@@ -4,7 +4,6 @@ package nodes
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -62,16 +61,9 @@ func TestMain(m *testing.M) {
 // populate makes two nodes with a pod each, and gives nodes and pods all rights: as
 // who has granted them too much, or who has not noticed.
 func populate(ctx context.Context) error {
-	for _, args := range [][]string{
-		{"apply", "-f", "../../../crds/manifests"},
-		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "../../../crds/manifests"},
-	} {
-		if out, err := world.Kubectl(ctx, world.KubeconfigPath(), args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
-		}
-	}
-	err := world.AddNamespace(ctx, home)
+	err := world.AddDefinitions(ctx, "../../../crds/manifests")
 	for _, step := range []func() error{
+		func() error { return world.AddNamespace(ctx, home) },
 		func() error { return addNode(ctx, edge, map[string]string{"trust": "low"}) },
 		func() error { return addNode(ctx, vault, nil) },
 		func() error { return addPod(ctx, edge, "web") },

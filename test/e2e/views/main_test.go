@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	var err error
 	world, err = controlplane.Start(context.Background(), controlplane.Options{Log: os.Stderr, Users: append(users, controlplane.User{Name: "plain"})})
 	if err == nil {
-		err = installDefinitions()
+		err = world.AddDefinitions(context.Background(), "../../../crds/manifests")
 	}
 	if err != nil {
 		panic(err)
@@ -43,18 +43,6 @@ func TestMain(m *testing.M) {
 	}
 	world.Stop()
 	os.Exit(code)
-}
-
-func installDefinitions() error {
-	for _, args := range [][]string{
-		{"apply", "-f", "../../../crds/manifests"},
-		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "../../../crds/manifests"},
-	} {
-		if out, err := world.Kubectl(context.Background(), world.KubeconfigPath(), args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
-		}
-	}
-	return nil
 }
 
 // kubectl runs directly as admin, or through what kubeconfig names.
