@@ -66,16 +66,25 @@ func (a *answer) listNewest() (bool, error) {
 
 // listPage continues where another page ended, here or upstream.
 func (a *answer) listPage() (bool, error) {
-	from, rv, err := storage.DecodeContinue(a.token, "/")
-	if err != nil || rv <= 0 {
-		// rv -1 asks for the rest of the newest state after a 410.
+	from, rv, ok := a.place()
+	if !ok {
 		return a.decline(telemetry.PassedUnsupported)
 	}
-	from = strings.TrimPrefix(from, "/")
-	if a.namespace != "" {
-		from = a.namespace + "/" + from
+	return a.listExactly(rv, from)
+}
+
+// place is the key and the resourceVersion that the token says to go on from. -1
+// asks for the rest of the newest state after a 410, which is upstream's to tell.
+func (q *question) place() (from string, rv uint64, ok bool) {
+	from, at, err := storage.DecodeContinue(q.token, "/")
+	if err != nil || at <= 0 {
+		return "", 0, false
 	}
-	return a.listExactly(uint64(rv), from)
+	from = strings.TrimPrefix(from, "/")
+	if q.namespace != "" {
+		from = q.namespace + "/" + from
+	}
+	return from, uint64(at), true
 }
 
 func (a *answer) listExactly(rv uint64, from string) (bool, error) {
@@ -174,9 +183,9 @@ func (a *answer) isLeft(p *page, o *wire.Object, all bool) bool {
 // to the path, also where a field selector names a namespace. There the API
 // server's own are relative to that namespace, though it reads them relative to
 // the path and so shows objects twice or not at all.
-func (a *answer) continueAfter(key string, rv uint64) string {
-	if a.namespace != "" {
-		key = strings.TrimPrefix(key, a.namespace+"/")
+func (q *question) continueAfter(key string, rv uint64) string {
+	if q.namespace != "" {
+		key = strings.TrimPrefix(key, q.namespace+"/")
 	}
 	token, err := json.Marshal(struct {
 		Version         string `json:"v"`

@@ -49,6 +49,9 @@ func planeOptions(programs string) controlplane.Options {
 }
 
 func run(m *testing.M) int {
+	if controlplane.Fuzzing() {
+		return m.Run()
+	}
 	dir, err := controlplane.Programs(context.Background(), controlplane.ProgramsOptions{Progress: os.Stderr})
 	if err == nil {
 		plane, err = controlplane.Start(context.Background(), planeOptions(dir))
