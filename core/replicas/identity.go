@@ -28,7 +28,7 @@ type Identity struct {
 func (i Identity) read() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(i.CertFile, i.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("load the peer certificate: %w", err)
+		return nil, fmt.Errorf("load the peer certificate %s and its key %s: %w", i.CertFile, i.KeyFile, err)
 	}
 	text, err := os.ReadFile(i.CAFile)
 	if err != nil {
