@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -127,7 +130,8 @@ func TestFirstPoliciesMustBeGood(t *testing.T) {
 	}
 }
 
-// FuzzDecode holds the reader of policy files to an error or objects.
+// FuzzDecode holds the reader of policy files to objects that mean the same once they
+// are written and read again, or to an error that says where.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(policy("a") + "---\n" + policy("b")))
 	f.Add([]byte(`{"kind":"ConfigMap","apiVersion":"v1"}`))
@@ -136,7 +140,31 @@ func FuzzDecode(f *testing.F) {
 	if err := corev1.AddToScheme(scheme); err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(_ *testing.T, data []byte) {
-		_, _ = Loader{Scheme: scheme}.decode("fuzz.yaml", data)
+	f.Add([]byte("kind: CachePolicy\napiVersion: proxy.elf.io/v1alpha1\nmetadata: {name: a}\nspec: {resources: [{resource: pods}], reads: Session, callers: [{kind: User, name: u}]}"))
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := Loader{Scheme: scheme}
+		objects, err := l.decode("fuzz.yaml", data)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "policy file fuzz.yaml, document ") {
+				t.Fatalf("%v: it does not say where", err)
+			}
+			return
+		}
+		for _, o := range objects {
+			again, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same, err := l.decode("fuzz.yaml", again)
+			if err != nil || len(same) != 1 {
+				t.Fatalf("%q was read as %s, which is read as %v: %v", data, again, same, err)
+			}
+			if back, _ := json.Marshal(same[0]); string(back) != string(again) {
+				t.Fatalf("%s is read as %s", again, back)
+			}
+		}
 	})
 }
