@@ -20,8 +20,12 @@ const (
 
 // handlerHost is http_handler: all that its guests can import.
 func handlerHost(r wazero.Runtime) wazero.HostModuleBuilder {
+	return export(r.NewHostModuleBuilder(handlerModule), handlerFunctions())
+}
+
+func handlerFunctions() []hostFunction {
 	length, pair := []api.ValueType{i32}, []api.ValueType{i64}
-	functions := []hostFunction{
+	return []hostFunction{
 		{"enable_features", types(1), length, enableFeatures},
 		{"get_config", types(2), length, func(x *exchange) { x.fill(0, x.instance.module.spec.Config) }},
 		{"log", types(3), nil, handlerLog},
@@ -42,11 +46,6 @@ func handlerHost(r wazero.Runtime) wazero.HostModuleBuilder {
 		{"get_status_code", nil, length, getStatusCode},
 		{"set_status_code", types(1), nil, setStatusCode},
 	}
-	b := r.NewHostModuleBuilder(handlerModule)
-	for _, f := range functions {
-		b.NewFunctionBuilder().WithGoModuleFunction(f.bind(), f.params, f.result).Export(f.name)
-	}
-	return b
 }
 
 // about is the round trip that the call is about.

@@ -52,6 +52,18 @@ func types(n int) []api.ValueType {
 // hostModule is portico.v1 for a class of modules. What a class may not do is
 // not there: a guest that imports it is refused before it runs.
 func hostModule(r wazero.Runtime, c class) wazero.HostModuleBuilder {
+	return export(r.NewHostModuleBuilder(abi.Module), hostFunctions(c))
+}
+
+// export adds functions to a module.
+func export(b wazero.HostModuleBuilder, functions []hostFunction) wazero.HostModuleBuilder {
+	for _, f := range functions {
+		b.NewFunctionBuilder().WithGoModuleFunction(f.bind(), f.params, f.result).Export(f.name)
+	}
+	return b
+}
+
+func hostFunctions(c class) []hostFunction {
 	getter, status := []api.ValueType{i64}, []api.ValueType{i32}
 	functions := []hostFunction{
 		{abi.ConfigGet, types(4), getter, configGet},
@@ -78,11 +90,7 @@ func hostModule(r wazero.Runtime, c class) wazero.HostModuleBuilder {
 	if c.clock {
 		functions = append(functions, hostFunction{abi.NowMillis, nil, getter, func(x *exchange) { x.stack[0] = uint64(time.Now().UnixMilli()) }})
 	}
-	b := r.NewHostModuleBuilder(abi.Module)
-	for _, f := range functions {
-		b.NewFunctionBuilder().WithGoModuleFunction(f.bind(), f.params, f.result).Export(f.name)
-	}
-	return b
+	return functions
 }
 
 func (f hostFunction) bind() api.GoModuleFunc {
