@@ -13,7 +13,7 @@ GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run controlplane test check race lint house generated vulnerabilities programs fmt generate bench soak chaos abuse clean
+.PHONY: help build run controlplane test check race lint house generated vulnerabilities programs fmt generate bench soak chaos abuse fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,18 @@ chaos: programs ## kill and freeze API servers, etcd and proxies under load for 
 
 abuse: programs ## send a proxy what nobody should for ten minutes, and see what others get of it
 	PORTICO_ABUSE=10m $(GO) test ./test/abuse -v -count 1 -timeout 1h
+
+# Of each target: for how long, how many at once, and workers of each. What was found
+# worth keeping is in Go's build cache, and is where the next run begins.
+FUZZTIME ?= 1h
+FUZZJOBS ?= 1
+FUZZPARALLEL ?= 1
+# Which targets, as an extended regular expression over "directory target".
+FUZZ ?= .
+
+fuzz: programs ## look for input that breaks a parser, an hour for each (FUZZTIME, FUZZJOBS, FUZZ=regexp)
+	@git grep -E '^func Fuzz' -- '*_test.go' | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z0-9_]*).*|./\1 \2|' | grep -E '$(FUZZ)' | \
+	xargs -P $(FUZZJOBS) -L 1 sh -c 'echo "$$0 $$1"; exec $(GO) test "$$0" -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10s -parallel $(FUZZPARALLEL)'
 
 clean: ## remove what was built here, but not the machine's cache of the control plane
 	rm -rf bin
