@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/client-go/util/cert"
 
 	"github.com/portico-proxy/portico/test/authority"
 )
@@ -49,10 +50,6 @@ func FuzzCertificates(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		clients, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca", caFile)
-		if err == nil {
-			o.ClientCA = clients
-		}
 		s, err := New(o)
 		if _, refused := tls.LoadX509KeyPair(o.CertFile, o.KeyFile); (err == nil) != (refused == nil) {
 			t.Fatalf("it begins with %v, and Go with %v", err, refused)
@@ -60,6 +57,12 @@ func FuzzCertificates(f *testing.F) {
 		if err != nil {
 			checkRefusal(t, err, o.CertFile, key)
 			return
+		}
+		if _, err := cert.ParseCertsPEM(ca); err != nil {
+			return // what is made of it is never stopped
+		}
+		if s.options.ClientCA, err = dynamiccertificates.NewDynamicCAContentFromFile("client-ca", caFile); err != nil {
+			t.Fatalf("client-go reads %q, and %v", ca, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
