@@ -116,7 +116,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	p.upstream, err = upstream.New(upstream.Options{
-		Config: cfg, Addresses: o.servers, Telemetry: p.telemetry, Log: p.log.WithName("upstream"),
+		Config: cfg, Addresses: o.servers, Name: o.nodeName, Telemetry: p.telemetry, Log: p.log.WithName("upstream"),
 	})
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 
 func (o *proxyOptions) addUpstreamFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "Kubeconfig of the API server and of the proxy's own identity there. Empty means the cluster the proxy runs in.")
-	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (host:port) of the same API server, to be used instead of the kubeconfig's: one at a time, another when it is gone. Each must present a certificate for its host, or for the kubeconfig's tls-server-name.")
+	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (host:port) of the same API server, to be used instead of the kubeconfig's: one at a time, another when it is gone. Which is preferred --node-name decides, or chance. Each must present a certificate for its host, or for the kubeconfig's tls-server-name.")
 }
 
 func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {
@@ -136,7 +136,7 @@ func (o *proxyOptions) addMemoryFlags(f *pflag.FlagSet) {
 }
 
 func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.nodeName, "node-name", o.nodeName, "Node the proxy runs on; named in traces.")
+	f.StringVar(&o.nodeName, "node-name", o.nodeName, "Node the proxy runs on; named in traces. It decides which of several --server the proxy prefers.")
 	f.BoolVar(&o.watchPolicies, "watch-policies", o.watchPolicies, "Follow policies in the API as well, where their CustomResourceDefinition is installed and the proxy's identity may read them.")
 	f.StringVar(&o.policyDir, "policy-dir", o.policyDir, "Directory of policies (*.yaml, *.yml, *.json), read again when it changes.")
 	f.StringVar(&o.filterCacheDir, "filter-cache-dir", o.filterCacheDir, "Directory that keeps WebAssembly modules and bundles of policies that were fetched, and what modules were compiled to, so that all are there at once after a restart. Only the proxy may write there. Empty keeps nothing.")

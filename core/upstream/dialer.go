@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,12 +24,13 @@ const (
 )
 
 // dialer connects to whichever of the API server's addresses answers. It stays
-// with one that does.
+// with one that does, until one that it prefers is back.
 type dialer struct {
-	target    string // what the transport dials when no proxy-url is in between
-	addresses []string
+	target    string   // what the transport dials when no proxy-url is in between
+	addresses []string // the preferred first
 	log       logr.Logger
 	now       func() time.Time
+	homing
 
 	mu     sync.Mutex // guards following
 	inUse  int
@@ -42,15 +42,16 @@ func newDialer(target *url.URL, o Options) *dialer {
 	if len(addresses) == 0 {
 		addresses = []string{hostPort(target)}
 	}
-	return &dialer{
+	d := &dialer{
 		target:    hostPort(target),
-		addresses: addresses,
+		addresses: ranked(o.Name, addresses),
 		log:       o.Log,
 		now:       time.Now,
-		// Nodes that share a list should not share its first entry.
-		inUse:  rand.IntN(len(addresses)),
-		failed: map[int]time.Time{},
+		homing:    homing{away: awayFor},
+		failed:    map[int]time.Time{},
 	}
+	d.ctx, d.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Close alone
+	return d
 }
 
 func hostPort(u *url.URL) string {
@@ -147,13 +148,20 @@ func (d *dialer) first(open func(addr string) (net.Conn, error)) (net.Conn, erro
 	return nil, errors.Join(failures...)
 }
 
-// order begins with the address in use and ends with those that failed lately.
+// order begins with the address in use, goes on with the preferred, and ends with
+// those that failed lately.
 func (d *dialer) order() []int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var good, bad []int
 	for n := range d.addresses {
-		i := (d.inUse + n) % len(d.addresses)
+		i := n
+		switch {
+		case n == 0:
+			i = d.inUse
+		case n <= d.inUse:
+			i = n - 1
+		}
 		if until, ok := d.failed[i]; ok && d.now().Before(until) {
 			bad = append(bad, i)
 			continue
@@ -170,6 +178,7 @@ func (d *dialer) report(i int, err error) {
 	_, known := d.failed[i]
 	if err == nil {
 		d.inUse = i
+		d.comeHome()
 		delete(d.failed, i)
 		if known {
 			d.log.Info("API server address answers again", "address", d.addresses[i])

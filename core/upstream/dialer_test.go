@@ -18,7 +18,7 @@ func newTestDialer(t *testing.T, addresses ...string) (*dialer, *time.Time) {
 	d := newDialer(&url.URL{Scheme: "https", Host: "api.example.org:6443"}, Options{Addresses: addresses, Log: logr.Discard()})
 	now := time.Unix(0, 0)
 	d.now = func() time.Time { return now }
-	d.inUse = 0
+	d.addresses = addresses
 	return d, &now
 }
 
@@ -45,9 +45,9 @@ func TestDialerStaysWithTheAddressThatAnswers(t *testing.T) {
 		{up: []string{"b", "c"}, tried: []string{"a", "b"}},
 		{up: []string{"a", "b", "c"}, tried: []string{"b"}},
 		{up: []string{"a", "c"}, tried: []string{"b", "c"}}, // a and b failed lately
-		{up: []string{"a"}, tried: []string{"c", "a"}, wait: retryAddress},
-		{up: nil, tried: []string{"a", "b", "c"}, wait: retryAddress},
-		{up: []string{"c"}, tried: []string{"a", "b", "c"}},
+		{up: []string{"b"}, tried: []string{"c", "a", "b"}, wait: retryAddress},
+		{up: nil, tried: []string{"b", "a", "c"}, wait: retryAddress},
+		{up: []string{"c"}, tried: []string{"b", "a", "c"}},
 	}
 	for i, s := range steps {
 		*now = now.Add(s.wait)

@@ -40,15 +40,17 @@ func newLegs(cfg *rest.Config, d *dialer) (callers, own leg, err error) {
 	if _, err := tlsConfig(cfg, true); err != nil {
 		return leg{}, leg{}, err
 	}
-	pool := func(identity bool, p purpose) *http.Transport { return newPool(cfg, d, tc, identity, p) }
+	pool := func(identity bool, p purpose, files ...string) *rotating {
+		r := &rotating{open: func() *http.Transport { return newPool(cfg, d, tc, identity, p) }, files: files, moves: d.moves.Load, now: time.Now}
+		r.current, r.seen = r.open(), r.fingerprint()
+		return r
+	}
 	callers, err = newLeg(func(p purpose) (http.RoundTripper, error) { return pool(false, p), nil })
 	if err != nil {
 		return leg{}, leg{}, err
 	}
 	own, err = newLeg(func(p purpose) (http.RoundTripper, error) {
-		r := &rotating{open: func() *http.Transport { return pool(true, p) }, files: []string{tc.TLS.CertFile, tc.TLS.KeyFile}, now: time.Now}
-		r.current, r.seen = r.open(), r.fingerprint()
-		return rest.HTTPWrappersForConfig(cfg, r)
+		return rest.HTTPWrappersForConfig(cfg, pool(true, p, tc.TLS.CertFile, tc.TLS.KeyFile))
 	})
 	if err != nil {
 		return leg{}, leg{}, fmt.Errorf("read the proxy's own credential: %w", err)
@@ -86,20 +88,7 @@ func newLeg(pool func(purpose) (http.RoundTripper, error)) (l leg, err error) {
 
 func newPool(cfg *rest.Config, d *dialer, tc *transport.Config, identity bool, p purpose) *http.Transport {
 	h2 := p == forRequests
-	secure := func(addr string) (*tls.Config, error) {
-		c, err := tlsConfig(cfg, identity)
-		if err != nil {
-			return nil, err
-		}
-		if c.ServerName == "" {
-			c.ServerName, _, _ = net.SplitHostPort(addr)
-		}
-		c.NextProtos = []string{"http/1.1"}
-		if h2 {
-			c.NextProtos = []string{"h2", "http/1.1"}
-		}
-		return c, nil
-	}
+	secure := tlsTo(cfg, identity, h2)
 	t := &http.Transport{
 		Proxy:       tc.Proxy,
 		DialContext: d.dial,
@@ -139,6 +128,24 @@ func newPool(cfg *rest.Config, d *dialer, tc *transport.Config, identity bool, p
 	return t
 }
 
+// tlsTo is how to speak TLS with an address, and whether as HTTP/2.
+func tlsTo(cfg *rest.Config, identity, h2 bool) tlsFor {
+	return func(addr string) (*tls.Config, error) {
+		c, err := tlsConfig(cfg, identity)
+		if err != nil {
+			return nil, err
+		}
+		if c.ServerName == "" {
+			c.ServerName, _, _ = net.SplitHostPort(addr)
+		}
+		c.NextProtos = []string{"http/1.1"}
+		if h2 {
+			c.NextProtos = []string{"h2", "http/1.1"}
+		}
+		return c, nil
+	}
+}
+
 // tlsConfig reads the files anew: an authority or certificate that was rotated
 // is in force from the next connection on.
 func tlsConfig(cfg *rest.Config, identity bool) (*tls.Config, error) {
@@ -159,17 +166,19 @@ func tlsConfig(cfg *rest.Config, identity bool) (*tls.Config, error) {
 	return c, nil
 }
 
-// rotating opens new connections when the proxy's certificate files change. A
-// connection keeps the certificate it was opened with, and the API server
-// refuses requests on it once that has expired.
+// rotating opens new connections when the proxy's certificate files change, and
+// when it goes back to an address. A connection keeps the certificate it was opened
+// with, and the API server refuses requests on it once that has expired.
 type rotating struct {
 	open  func() *http.Transport
 	files []string
+	moves func() uint64 // changes with the address
 	now   func() time.Time
 
 	mu      sync.Mutex // guards following
 	current *http.Transport
 	seen    [sha256.Size]byte
+	moved   uint64
 	checked time.Time
 }
 
@@ -180,15 +189,26 @@ func (r *rotating) RoundTrip(req *http.Request) (*http.Response, error) {
 func (r *rotating) transport() *http.Transport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.isOld() {
+		// Streams on old connections live on; new requests go elsewhere.
+		r.current.CloseIdleConnections()
+		r.current = r.open()
+	}
+	return r.current
+}
+
+// isOld reports, once, that new connections are needed. The caller holds r.mu.
+func (r *rotating) isOld() (old bool) {
+	if moved := r.moves(); moved != r.moved {
+		r.moved, old = moved, true
+	}
 	if now := r.now(); now.Sub(r.checked) > certificateCheck {
 		r.checked = now
 		if seen := r.fingerprint(); seen != r.seen {
-			// Streams on old connections live on; new requests go elsewhere.
-			r.current.CloseIdleConnections()
-			r.current, r.seen = r.open(), seen
+			r.seen, old = seen, true
 		}
 	}
-	return r.current
+	return old
 }
 
 func (r *rotating) fingerprint() [sha256.Size]byte {

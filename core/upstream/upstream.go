@@ -35,6 +35,9 @@ type Options struct {
 	// Addresses are host:port pairs of the same API server, tried when the one
 	// in use is gone. Empty means the one in Config.Host.
 	Addresses []string
+	// Name is this proxy's among those that share Addresses: it decides which of
+	// them it prefers. Empty means any.
+	Name string
 	// Telemetry traces and counts what is sent.
 	Telemetry *telemetry.Telemetry
 	// Log receives changes of the addresses' state.
@@ -48,6 +51,7 @@ type Upstream struct {
 	log       logr.Logger
 	callers   leg // carries what callers send, as they send it
 	own       leg // carries the proxy's identity
+	dialer    *dialer
 	bulk      *httputil.ReverseProxy
 	watches   *httputil.ReverseProxy
 
@@ -69,11 +73,16 @@ func New(o Options) (*Upstream, error) {
 		return nil, err
 	}
 	d := newDialer(target, o)
+	if o.Config.Proxy == nil {
+		d.check = func(ctx context.Context, address string) error {
+			return answers(ctx, target.String()+"/livez", address, tlsTo(o.Config, false, false))
+		}
+	}
 	callers, own, err := newLegs(o.Config, d)
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{target: target, telemetry: o.Telemetry, log: o.Log, callers: callers, own: own}
+	u := &Upstream{target: target, telemetry: o.Telemetry, log: o.Log, callers: callers, own: own, dialer: d}
 	u.drain, u.stopWatch = context.WithCancel(context.Background()) //nolint:forbidigo // ended by EndWatches alone
 	u.bulk = u.reverseProxy(bulkBuffers)
 	u.watches = u.reverseProxy(watchBuffers)
@@ -284,6 +293,7 @@ func (u *Upstream) EndWatches() { u.stopWatch() }
 // Close ends watches and idle connections. Requests in flight go on.
 func (u *Upstream) Close() {
 	u.stopWatch()
+	u.dialer.end()
 	for _, l := range []leg{u.callers, u.own} {
 		closeIdle(l.requests)
 		closeIdle(l.upgrades)
