@@ -144,7 +144,7 @@ func (c *counts) figures() telemetry.CollectionFigures {
 		Slow: c.slow.Load(), Events: c.Events.Load(), Resets: c.Resets.Load(), Proofs: c.proofs.read(),
 		Answers: map[string]int64{telemetry.ServedByCache: c.memory.Load(), telemetry.ServedByCoalesced: c.coalesced.Load()},
 		Upstream: map[string]int64{
-			telemetry.ForList: c.Lists.Load(), telemetry.ForWatch: c.Watches.Load(), telemetry.ForProbe: c.Probes.Load(),
+			telemetry.ForList: c.Lists.Load(), telemetry.ForWatch: c.Watches.Load(), telemetry.ForProbe: c.Probes.Load(), telemetry.ForProgress: c.Asks.Load(),
 			telemetry.ForCatchUp: c.CatchUps.Load(), telemetry.ForCoalesced: c.Fetches.Load(),
 		},
 	}

@@ -115,7 +115,7 @@ func (s *streams) isCurrent(name string, d *definition) bool {
 	if st == nil || s.definitions.Err() != nil {
 		return false // changes would be missed
 	}
-	crd := st.Now().Get(name)
+	crd := st.Here().Get(name)
 	// The collection may lie behind what has just been read.
 	return crd == nil || crd.ResourceVersion <= d.resourceVersion() || d.equal(crd)
 }

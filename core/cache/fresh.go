@@ -51,7 +51,7 @@ func (a *answer) reach(rv uint64) (*stream.State, bool) {
 
 func (a *answer) attain(rv uint64) (*stream.State, bool) {
 	st := a.entry.State()
-	if st.Applied >= rv {
+	if st.Reached() >= rv {
 		return st, true
 	}
 	if st, ok := a.wait(rv, naturally); ok {

@@ -68,7 +68,7 @@ func (e *entry) list(ctx context.Context, q *question) *listing {
 	if err != nil {
 		return nil
 	}
-	if l.rv < st.Applied { // as a probe finds out
+	if l.rv < st.Reached() { // as a probe finds out
 		e.Fail(stream.ErrRestored)
 		return nil
 	}

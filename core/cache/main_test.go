@@ -90,6 +90,8 @@ type counter struct {
 	starved  atomic.Bool                   // loses bookmarks, but for those that end initial events
 	held     atomic.Pointer[chan struct{}] // holds it back until it is closed
 	rewound  atomic.Bool                   // lists are of an earlier revision
+	deaf     atomic.Bool                   // does not hear that upstream proves progress on demand
+	hasty    atomic.Bool                   // loses what comes before such a proof
 }
 
 // atFirst is a list as it might have been at revision 1.
@@ -126,10 +128,11 @@ func (l lagging) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leaky is a watch that loses every third event, or bookmarks instead.
+// leaky is a watch that loses every third event, or all, or bookmarks instead.
 type leaky struct {
 	io.ReadCloser
 	bookmarks bool
+	events    bool // all of them
 	lines     *bufio.Reader
 	n         int
 	left      []byte
@@ -155,7 +158,7 @@ func (l *leaky) loses(line []byte) bool {
 	if l.bookmarks {
 		return bookmark && !bytes.Contains(line, []byte("initial-events-end"))
 	}
-	return l.n%3 == 0 && !bookmark
+	return (l.events || l.n%3 == 0) && !bookmark
 }
 
 // lag is long enough for a write to be read back before memory has its event.
@@ -173,6 +176,18 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil || r.URL.Query().Get("watch") == "" {
 		return res, err
 	}
+	c.spoil(r, res)
+	return res, nil
+}
+
+// spoil changes the answer to a watch.
+func (c *counter) spoil(r *http.Request, res *http.Response) {
+	if c.deaf.Load() {
+		res.Header.Del("Portico-Progress")
+	}
+	if r.Header.Get("Portico-Progress") != "" && c.hasty.Load() {
+		res.Body = &leaky{ReadCloser: res.Body, events: true, lines: bufio.NewReader(res.Body)}
+	}
 	res.Body = held{res.Body, c}
 	if c.slow.Load() {
 		res.Body = lagging{res.Body}
@@ -180,7 +195,6 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	if c.lossy.Load() || c.starved.Load() {
 		res.Body = &leaky{ReadCloser: res.Body, bookmarks: c.starved.Load(), lines: bufio.NewReader(res.Body)}
 	}
-	return res, nil
 }
 
 // grant stands for the filter that asks whether a caller may see an answer.
@@ -202,6 +216,39 @@ func newProxy(t testing.TB, change func(*cache.Options)) *proxy {
 func newProxyOf(t testing.TB, cfg *rest.Config, change func(*cache.Options)) *proxy {
 	t.Helper()
 	ignore := goleak.IgnoreCurrent()
+	p, stop := startProxy(t, cfg, change)
+	t.Cleanup(func() {
+		stop()
+		expectNoLeaks(t, ignore)
+	})
+	return p
+}
+
+// newTiers starts a proxy of an area, and one of a node that has that for its API
+// server, and stops both with the test.
+func newTiers(t testing.TB, change func(*cache.Options)) (area, node *proxy) {
+	t.Helper()
+	ignore := goleak.IgnoreCurrent()
+	area, stopArea := startProxy(t, plane.Config(), change)
+	node, stopNode := startProxy(t, area.config, change)
+	t.Cleanup(func() {
+		stopNode()
+		stopArea()
+		expectNoLeaks(t, ignore)
+	})
+	return area, node
+}
+
+func expectNoLeaks(t testing.TB, ignore goleak.Option) {
+	t.Helper()
+	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"), goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("k8s.io/client-go/util/cert.(*dynamicClientCert).Run"))
+}
+
+// startProxy starts a cache and a server in front of it.
+func startProxy(t testing.TB, cfg *rest.Config, change func(*cache.Options)) (p *proxy, stop func()) {
+	t.Helper()
 	transport, err := rest.TransportFor(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +257,7 @@ func newProxyOf(t testing.TB, cfg *rest.Config, change func(*cache.Options)) *pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, upstream: &counter{RoundTripper: transport}}
+	p = &proxy{t: t, upstream: &counter{RoundTripper: transport}}
 	o := cache.Options{Upstream: p.upstream, Base: base, Log: logr.Discard()}
 	if change != nil {
 		change(&o)
@@ -238,7 +285,8 @@ func newProxyOf(t testing.TB, cfg *rest.Config, change func(*cache.Options)) *pr
 	server.StartTLS()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	p.config = &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
-	t.Cleanup(func() {
+	p.Door = cachetest.NewDoor(t, p.config)
+	return p, func() {
 		cancel()
 		if err := <-stopped; err != nil {
 			t.Error(err)
@@ -246,12 +294,7 @@ func newProxyOf(t testing.TB, cfg *rest.Config, change func(*cache.Options)) *pr
 		server.CloseClientConnections()
 		server.Close()
 		utilnet.CloseIdleConnectionsFor(transport)
-		goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"), goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"),
-			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
-			goleak.IgnoreAnyFunction("k8s.io/client-go/util/cert.(*dynamicClientCert).Run"))
-	})
-	p.Door = cachetest.NewDoor(t, p.config)
-	return p
+	}
 }
 
 // warm makes sure that the proxy holds path's collection in accept's format.

@@ -89,6 +89,9 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 	f := a.follow(at, from)
 	f.since = from
 	defer f.stop()
+	if f.asks = a.asksProgress(); f.asks {
+		f.owes = lastBookmark
+	}
 	if f.isShort() {
 		f.prove()
 	}
@@ -100,16 +103,18 @@ func (a *answer) watchFrom(st *stream.State) (bool, error) {
 // bookmarks, one tells it that it has all of a state no older than need; need 0
 // is the newest there is.
 func (a *answer) watchState(st *stream.State, need uint64) (bool, error) {
-	f := a.follow(st.End(), st.Applied)
+	now := st.Now()
+	f := a.follow(st.End(), now.ResourceVersion)
+	f.since = now.ResourceVersion // memory may yet hear of what led there
 	defer f.stop()
 	if a.bookmarks {
-		f.owes, f.need = endOfInitial, max(need, st.Applied)
+		f.owes, f.need = endOfInitial, max(need, now.ResourceVersion)
 		if a.newest {
 			f.overdue = time.After(proofPatience)
 			f.prove()
 		}
 	}
-	if f.sendState(st.Now()) {
+	if f.sendState(now) {
 		f.run()
 	}
 	return true, nil
@@ -129,6 +134,8 @@ type follower struct {
 	begun   uint64 // where the watch began
 	reached uint64 // everything up to here has been sent
 
+	asks    bool          // how far upstream has come, see progress.go
+	same    uint64        // what it is told of that, if not reached
 	owes    owed          // the bookmark that is still to come
 	need    uint64        // from where on it may
 	proof   proof         // how new the newest state is
@@ -163,6 +170,9 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 		contentType += ";stream=watch"
 	}
 	a.head(contentType, servedByCache, a.entry.Age())
+	if a.provesProgress() {
+		a.w.Header().Set(stream.ProgressHeader, stream.ProgressOnDemand)
+	}
 	f := &follower{answer: a, at: at, begun: begun, reached: begun, rc: http.NewResponseController(a.w)}
 	f.ctx, f.cancel = a.lasting()
 	f.pulse = time.NewTimer(time.Hour)
@@ -214,8 +224,10 @@ func (f *follower) prove() {
 
 // ask finds out how new the newest state is, and sees to it that it is reached.
 func (f *follower) ask() proof {
-	if l := f.entry.list(f.ctx, f.question); l != nil {
-		return proof{rv: l.rv, how: telemetry.ProofNatural, listing: l}
+	if !f.entry.IsAsked() { // else that is as cheap, and proves it of memory itself
+		if l := f.entry.list(f.ctx, f.question); l != nil {
+			return proof{rv: l.rv, how: telemetry.ProofNatural, listing: l}
+		}
 	}
 	rv, err := f.cache.newest(f.ctx, f.entry)
 	p := proof{rv: rv, err: err, how: telemetry.ProofNatural}
@@ -282,23 +294,36 @@ func (f *follower) run() {
 	}
 }
 
-// compare sees whether st, of which everything has been sent, is the state that
-// was listed. Then the client has come as far as the listing, and what memory
-// still hears of up to there (an object that came and went) is not for it.
+// compare sees whether st, of which everything has been sent, is known to be what
+// there is. Then a client that wants the state has it, and what memory still hears of
+// up to there (an object that came and went) is not for it.
 func (f *follower) compare(st *stream.State) {
-	if f.owes == nothing || f.proven != nil || f.proof.listing == nil || f.reached >= f.need {
+	if f.owes == nothing || f.proven != nil || f.reached >= f.need {
 		return
 	}
-	if l := f.proof.listing; l.rv >= f.need && l.is(st.Now()) {
-		f.since, f.reached, f.proof.how = l.rv, l.rv, telemetry.ProofCoalesced
+	same := st.Same()
+	if l := f.proof.listing; l != nil && l.rv >= f.need && l.is(st.Here()) {
+		if same = l.rv; l.key == "" {
+			f.entry.Confirm(st, l.rv)
+		}
+	}
+	switch {
+	case same < f.need:
+	case f.asks:
+		f.tellSame(st, same)
+	case f.owes == endOfInitial:
+		f.since, f.reached, f.proof.how = same, same, telemetry.ProofCoalesced
 	}
 }
 
 // settle sends the bookmark that is owed, once it is true. It reports false if
 // the client is gone.
 func (f *follower) settle() bool {
-	if f.owes == nothing || f.reached < f.need {
+	if f.owes == nothing || f.reached < f.need && f.same == 0 {
 		return true
+	}
+	if f.asks {
+		return f.tellProgress()
 	}
 	ends := f.owes == endOfInitial
 	f.owes, f.overdue, f.unequal, f.proof.listing = nothing, nil, nil, nil
@@ -317,6 +342,9 @@ func (f *follower) takeProof() bool {
 		f.need = max(f.proof.rv, f.begun)
 		if f.proof.listing != nil {
 			f.unequal = time.After(naturally)
+		}
+		if f.asks && !f.isAnswerable() {
+			return false
 		}
 		return f.proof.err == nil || f.owes != endOfInitial || f.sendError()
 	default:
@@ -349,7 +377,7 @@ func (f *follower) rest(st *stream.State) bool {
 // isShort reports a watch that wants to know what happens up to its end rather
 // than to go on, such as that of a proxy behind this one that catches up. A
 // quiet collection must be asked for that.
-func (f *follower) isShort() bool { return f.bookmarks && f.timeout < bookmarkEvery && !f.session }
+func (a *answer) isShort() bool { return a.bookmarks && a.timeout < bookmarkEvery && !a.session }
 
 // mark sends a bookmark, or sees to it that one is sent before the end. It
 // reports false if the client is gone.

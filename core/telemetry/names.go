@@ -166,6 +166,7 @@ const (
 	ForList      = "list"
 	ForWatch     = "watch"
 	ForProbe     = "probe"
+	ForProgress  = "progress" // asked of a proxy
 	ForCatchUp   = "catch_up"
 	ForCoalesced = "coalesced"
 )

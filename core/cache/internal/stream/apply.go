@@ -52,7 +52,7 @@ func (s *Stream) reset(objects []*wire.Object, rv uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := s.state.Load(); last != nil {
-		next.first = uint64(last.End()) + 1
+		next.first, next.ahead = uint64(last.End())+1, last.aheadOf(rv)
 	}
 	s.dead, s.holes = 0, 0
 	s.publish(next)
@@ -73,7 +73,7 @@ func (s *Stream) apply(o *wire.Object, deleted bool) {
 		return
 	}
 	s.counts.Events.Add(1)
-	next := &State{Applied: o.ResourceVersion, Altered: o.ResourceVersion, Oldest: last.Oldest, base: last.base, bytes: last.bytes, first: last.first, history: last.history}
+	next := &State{Applied: o.ResourceVersion, Altered: o.ResourceVersion, Oldest: last.Oldest, ahead: last.aheadOf(o.ResourceVersion), base: last.base, bytes: last.bytes, first: last.first, history: last.history}
 	next.objects = last.objects.Clone()
 	e := &Event{ResourceVersion: o.ResourceVersion, Object: o, Previous: previous, Deleted: deleted, bytes: eventOverhead}
 	if deleted {
@@ -157,6 +157,30 @@ func (s *Stream) progress(rv uint64) {
 		return
 	}
 	next := *last
-	next.Applied = rv
+	next.Applied, next.ahead = rv, last.aheadOf(rv)
 	s.publish(&next)
+}
+
+// aheadOf is what is ahead of rv.
+func (s *State) aheadOf(rv uint64) ahead {
+	if s.ahead.ResourceVersion > rv {
+		return s.ahead
+	}
+	return ahead{}
+}
+
+// Confirm notes that upstream had the objects of st, as they were Here, at rv as well.
+// It reports false if they have changed since, or are known at a later one.
+func (s *Stream) Confirm(st *State, rv uint64) bool {
+	s.heard.Store(s.now().UnixNano())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.state.Load()
+	if last == nil || last.End() != st.End() || last.Applied < st.Applied || rv <= last.Reached() {
+		return last != nil && last.Reached() >= rv
+	}
+	next := *last
+	next.ahead = ahead{Snapshot: Snapshot{ResourceVersion: rv, objects: last.objects}, at: last.End()}
+	s.publish(&next)
+	return true
 }

@@ -6,7 +6,7 @@ import "sync/atomic"
 // They outlive each of them, so that they only grow.
 type Counts struct {
 	// Requests to the API server: what a collection costs it.
-	Lists, Watches, Probes, CatchUps, Fetches atomic.Int64
+	Lists, Watches, Probes, Asks, CatchUps, Fetches atomic.Int64
 	// Resets are lists that the collection began anew from.
 	Resets atomic.Int64
 	// Events are changes that have been applied.
@@ -15,5 +15,5 @@ type Counts struct {
 
 // Upstream is the number of requests to the API server.
 func (c *Counts) Upstream() int64 {
-	return c.Lists.Load() + c.Watches.Load() + c.Probes.Load() + c.CatchUps.Load() + c.Fetches.Load()
+	return c.Lists.Load() + c.Watches.Load() + c.Probes.Load() + c.Asks.Load() + c.CatchUps.Load() + c.Fetches.Load()
 }

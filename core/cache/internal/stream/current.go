@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,9 +9,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/portico-proxy/portico/core/cache/wire"
 )
@@ -26,13 +22,13 @@ const nobody = "portico-probe-none"
 const probeTimeout = 10 * time.Second
 
 // Current returns a resourceVersion that upstream had reached after Current was
-// called: the smallest consistent LIST there is. All callers share one probe at
-// a time.
+// called: the smallest consistent LIST there is, or what upstream proves on demand.
+// All callers share one question at a time.
 //
 // It asks for this resource, because resources may live in different etcds
 // (--etcd-servers-overrides), whose revisions have nothing to do with each other.
 func (s *Stream) Current(ctx context.Context) (uint64, error) {
-	return s.probes.Do(ctx, s.probe)
+	return s.probes.Do(ctx, s.current)
 }
 
 // Asking is how many callers wait for [Stream.Current].
@@ -41,9 +37,9 @@ func (s *Stream) Asking() int { return s.probes.Waiting() }
 func (s *Stream) probe() (uint64, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
-	var applied uint64
+	var reached uint64
 	if st := s.State(); st != nil {
-		applied = st.Applied
+		reached = st.Reached()
 	}
 	namespace, q := s.Scope.smallest(s.Schema.Namespaced)
 	s.counts.Probes.Add(1)
@@ -60,7 +56,7 @@ func (s *Stream) probe() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("probe revision: %w", err)
 	}
-	if rv < applied {
+	if rv < reached {
 		s.Fail(ErrRestored)
 		return 0, ErrRestored
 	}
@@ -131,29 +127,21 @@ func (s *Stream) isBehind() bool {
 func (s *Stream) catchUpOnce() error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*catchUpSeconds*time.Second)
 	defer cancel()
-	seconds := int64(catchUpSeconds)
 	s.counts.CatchUps.Add(1)
-	events, err := s.openWatch(ctx, metav1.ListOptions{
-		ResourceVersion: strconv.FormatUint(s.State().Applied, 10), AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
-	})
+	events, err := s.openShort(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
 	defer events.Close()
-	for {
-		kind, o, err := events.Decode()
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return fmt.Errorf("catch up: %w", err)
-		case kind == watch.Error:
-			return errors.New("catch up: upstream no longer knows our resourceVersion")
-		case kind == watch.Bookmark:
-			return (*store)(s).Bookmark(o.(*item).ResourceVersion)
-		}
-		s.apply(o.(*item).object, kind == watch.Deleted)
+	rv, err := s.replay(events)
+	switch {
+	case err == io.EOF:
+		return nil
+	case err != nil:
+		return fmt.Errorf("catch up: %w", err)
 	}
+	s.progress(rv)
+	return nil
 }
 
 // Past watches path, a part of this collection that q selects, from since on, just
@@ -164,7 +152,11 @@ func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint
 	q.Set("resourceVersion", strconv.FormatUint(since, 10))
 	q.Set("allowWatchBookmarks", "true")
 	q.Set("timeoutSeconds", strconv.Itoa(catchUpSeconds))
-	res, err := s.getPath(ctx, path, q)
+	header := http.Header{}
+	if s.IsAsked() {
+		header.Set(ProgressHeader, ProgressNow) // so that the bookmark comes at once
+	}
+	res, err := s.send(ctx, path, q, header)
 	if err != nil {
 		return nil, fmt.Errorf("read the past: %w", err)
 	}

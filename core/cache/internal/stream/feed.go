@@ -99,7 +99,7 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 		o.ResourceVersion = ""
 	}
 	s.counts.Lists.Add(1)
-	res, err := s.getPart(ctx, query(o))
+	res, err := s.getPart(ctx, query(o), nil)
 	if err != nil {
 		return nil, s.judge(err)
 	}
@@ -124,7 +124,7 @@ func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	s.loading.Store(0)
 	s.counts.Watches.Add(1)
 	s.suspect()
-	events, err := s.openWatch(ctx, o)
+	events, err := s.openWatch(ctx, nil, o)
 	if err != nil {
 		return nil, s.judge(err)
 	}

@@ -33,6 +33,11 @@ const maxError = 64 << 10
 // Get sends a GET and returns the answer if it is a 200, or the Status that the
 // API server answers instead as an error. The caller closes the body.
 func (s *Source) Get(ctx context.Context, path string, query url.Values, accept string) (*http.Response, error) {
+	return s.send(ctx, path, query, http.Header{"Accept": {accept}})
+}
+
+// send does what Get does with further headers, which it takes.
+func (s *Source) send(ctx context.Context, path string, query url.Values, header http.Header) (*http.Response, error) {
 	u := *s.Base
 	u.Path = strings.TrimSuffix(u.Path, "/") + path
 	u.RawQuery = query.Encode()
@@ -40,7 +45,7 @@ func (s *Source) Get(ctx context.Context, path string, query url.Values, accept 
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	r.Header.Set("Accept", accept)
+	r.Header = header
 	// Both ends would only spend CPU: the stream is sent once.
 	r.Header.Set("Accept-Encoding", "identity")
 	r.Header.Set("User-Agent", "portico")
@@ -119,20 +124,25 @@ func query(o metav1.ListOptions) url.Values {
 }
 
 // getPart asks for what this stream keeps.
-func (s *Stream) getPart(ctx context.Context, q url.Values) (*http.Response, error) {
+func (s *Stream) getPart(ctx context.Context, q url.Values, header http.Header) (*http.Response, error) {
 	if s.Scope.Field != "" {
 		q.Set("fieldSelector", s.Scope.Selector(""))
 	}
-	return s.get(ctx, s.Scope.Namespace, q)
+	return s.send(ctx, CollectionPath(s.Schema.Resource, s.Scope.Namespace), q, header)
 }
 
 // get asks for objects of this stream's resource and insists on its format.
 func (s *Stream) get(ctx context.Context, namespace string, q url.Values) (*http.Response, error) {
-	return s.getPath(ctx, CollectionPath(s.Schema.Resource, namespace), q)
+	return s.send(ctx, CollectionPath(s.Schema.Resource, namespace), q, nil)
 }
 
-func (s *Stream) getPath(ctx context.Context, path string, q url.Values) (*http.Response, error) {
-	res, err := s.source.Get(ctx, path, q, s.Format.MediaType())
+// send sends a GET with further headers, which it takes; nil is none.
+func (s *Stream) send(ctx context.Context, path string, q url.Values, header http.Header) (*http.Response, error) {
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Accept", s.Format.MediaType())
+	res, err := s.source.send(ctx, path, q, header)
 	if err != nil {
 		return nil, err
 	}
@@ -146,17 +156,19 @@ func (s *Stream) getPath(ctx context.Context, path string, q url.Values) (*http.
 	return res, nil
 }
 
-// openWatch begins an upstream watch.
-func (s *Stream) openWatch(ctx context.Context, o metav1.ListOptions) (*events, error) {
+// openWatch begins an upstream watch with further headers, which may be nil.
+func (s *Stream) openWatch(ctx context.Context, header http.Header, o metav1.ListOptions) (*events, error) {
 	q := query(o)
 	q.Set("watch", "true")
 	ctx, cancel := context.WithCancel(ctx)
-	res, err := s.getPart(ctx, q) //nolint:bodyclose // events.Close does
+	res, err := s.getPart(ctx, q, header) //nolint:bodyclose // events.Close does
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	e := &events{stream: s, body: res.Body, cancel: cancel, frames: s.Schema.NewFrameReader(s.Format, res.Body)}
+	e.onDemand = res.Header.Get(ProgressHeader) == ProgressOnDemand
+	s.onDemand.Store(e.onDemand)
 	if o.SendInitialEvents != nil && *o.SendInitialEvents {
 		e.packer = &wire.Packer{}
 	}
@@ -170,6 +182,8 @@ type events struct {
 	cancel context.CancelFunc
 	frames *wire.FrameReader
 	packer *wire.Packer // nil once initial events have ended
+	// onDemand says that whoever answers proves progress on demand.
+	onDemand bool
 }
 
 func (e *events) Decode() (watch.EventType, runtime.Object, error) {

@@ -34,6 +34,7 @@ type State struct {
 	Oldest uint64
 
 	objects *tree
+	ahead   ahead
 	base    *tree // objects at Oldest
 	bytes   int64 // of objects
 
@@ -83,11 +84,41 @@ type Snapshot struct {
 	objects         *tree
 }
 
-// Now returns the objects at Applied.
-func (s *State) Now() Snapshot { return Snapshot{ResourceVersion: s.Applied, objects: s.objects} }
+// ahead is what the API server is known to have at a resourceVersion that is later
+// than Applied, though not how it came there.
+type ahead struct {
+	Snapshot
+	at Cursor // where the objects were the same
+}
+
+// Here returns the objects at Applied.
+func (s *State) Here() Snapshot { return Snapshot{ResourceVersion: s.Applied, objects: s.objects} }
+
+// Now returns the latest objects that are known. What led there may not be.
+func (s *State) Now() Snapshot {
+	if s.ahead.ResourceVersion > s.Applied {
+		return s.ahead.Snapshot
+	}
+	return s.Here()
+}
+
+// Reached is the resourceVersion of what Now returns.
+func (s *State) Reached() uint64 { return max(s.Applied, s.ahead.ResourceVersion) }
+
+// Same is the latest resourceVersion at which the API server is known to have had the
+// objects that are here.
+func (s *State) Same() uint64 {
+	if s.ahead.at == s.End() {
+		return s.Reached()
+	}
+	return s.Applied
+}
 
 // At returns the objects at exactly rv, if that is still known.
 func (s *State) At(rv uint64) (Snapshot, bool) {
+	if now := s.Now(); rv == now.ResourceVersion {
+		return now, true
+	}
 	if rv < s.Oldest || rv > s.Applied {
 		return Snapshot{}, false
 	}

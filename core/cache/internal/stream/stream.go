@@ -52,6 +52,7 @@ type Stream struct {
 	bookmark atomic.Pointer[wire.Bookmark]
 	warnings atomic.Pointer[[]string]
 	heard    atomic.Int64 // when upstream last proved that we are current, Unix nanoseconds
+	onDemand atomic.Bool  // whether upstream proves that to whoever asks
 
 	mu        sync.Mutex // guards following and the order of states
 	dead      int        // events dropped from the array's front
@@ -138,11 +139,11 @@ func (s *Stream) Loaded(ctx context.Context) *State {
 	return s.State()
 }
 
-// Reach waits until the collection has reached rv.
+// Reach waits until the collection is known as it was at rv or later.
 func (s *Stream) Reach(ctx context.Context, rv uint64) (*State, error) {
 	for {
 		st := s.State()
-		if st.Applied >= rv {
+		if st.Reached() >= rv {
 			return st, nil
 		}
 		select {
