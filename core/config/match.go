@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -40,6 +41,23 @@ func CallerOf(r *http.Request) (user.Info, error) {
 		return nil, apierrors.NewUnauthorized("a policy of this proxy concerns the request, and its credential is not one that the API server would review")
 	}
 	return &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}, nil
+}
+
+// CallersOf returns who sent r, and whom he would act as.
+func CallersOf(r *http.Request) ([]user.Info, error) {
+	caller, err := CallerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	as := r.Header.Get("Impersonate-User")
+	if as == "" {
+		return []user.Info{caller}, nil
+	}
+	other := &user.DefaultInfo{Name: as, Groups: append([]string{user.AllAuthenticated}, r.Header["Impersonate-Group"]...)}
+	if namespace, _, err := serviceaccount.SplitUsername(as); err == nil {
+		other.Groups = append(other.Groups, serviceaccount.MakeGroupNames(namespace)...)
+	}
+	return []user.Info{caller, other}, nil
 }
 
 // Concerns reports whether a request is one that m means, whoever sent it.

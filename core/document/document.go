@@ -322,3 +322,6 @@ func splice(b []byte, from, to int, middle []byte) []byte {
 	out := make([]byte, 0, from+len(middle)+len(b)-to)
 	return append(append(append(out, b[:from]...), middle...), b[to:]...)
 }
+
+// Space is how many bytes of white space b begins with.
+func Space(b []byte) int { return skipSpace(b, 0) }

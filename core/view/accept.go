@@ -22,12 +22,20 @@ func Applies(r *http.Request) bool {
 	return ok && info.IsResourceRequest && !slices.Contains(conversations, info.Subresource)
 }
 
-// Narrow returns r with nothing in its Accept header but JSON, which is what views
-// read. It refuses a caller that takes nothing of the kind: it would have to be sent
-// what nobody has looked at.
+// Narrow is [OnlyJSON] for requests whose answers views are to be applied to.
 func Narrow(r *http.Request) (*http.Request, error) {
+	if !Applies(r) {
+		return r, nil
+	}
+	return OnlyJSON(r)
+}
+
+// OnlyJSON returns r with nothing in its Accept header but JSON, which is what is
+// looked at. It refuses a caller that takes nothing of the kind: it would have to be
+// sent what nobody has looked at.
+func OnlyJSON(r *http.Request) (*http.Request, error) {
 	accept := r.Header.Get("Accept")
-	if accept == "" || !Applies(r) {
+	if accept == "" {
 		return r, nil
 	}
 	narrowed := narrow(accept)

@@ -10,7 +10,6 @@ import (
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -43,7 +42,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 		return next.ServeHTTP(w, r)
 	}
 	var all []*lens
-	callers, unknown := callersOf(r)
+	callers, unknown := config.CallersOf(r)
 	for _, world := range *f.library.current.Load() {
 		switch l := world.lens.Load(); {
 		case unknown != nil && !l.audits:
@@ -81,23 +80,6 @@ func (l *lens) isOf(callers []user.Info) bool {
 		}
 	}
 	return false
-}
-
-// callersOf returns who sent r, and whom he would act as.
-func callersOf(r *http.Request) ([]user.Info, error) {
-	caller, err := config.CallerOf(r)
-	if err != nil {
-		return nil, err
-	}
-	as := r.Header.Get("Impersonate-User")
-	if as == "" {
-		return []user.Info{caller}, nil
-	}
-	other := &user.DefaultInfo{Name: as, Groups: append([]string{user.AllAuthenticated}, r.Header["Impersonate-Group"]...)}
-	if namespace, _, err := serviceaccount.SplitUsername(as); err == nil {
-		other.Groups = append(other.Groups, serviceaccount.MakeGroupNames(namespace)...)
-	}
-	return []user.Info{caller, other}, nil
 }
 
 // unavailable is a refusal that clients try again after a second.
