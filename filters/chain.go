@@ -11,12 +11,14 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 
+	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	account "github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
+	"github.com/portico-proxy/portico/filters/names"
 	"github.com/portico-proxy/portico/filters/noderestriction"
 	"github.com/portico-proxy/portico/filters/rego"
 	"github.com/portico-proxy/portico/filters/talkers"
@@ -56,6 +58,8 @@ type Deps struct {
 	// Views are what exists for whom. Without it, namespaces are not known by their
 	// labels.
 	Views *view.Library
+	// Rooms is where names of namespaces are exchanged in what is written; nil makes some.
+	Rooms *body.Rooms
 	// Talkers keeps account of what callers do; nil keeps none.
 	Talkers *account.Account
 	// Gate says who may have answers from memory.
@@ -115,6 +119,13 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	if views.Binds() {
 		restrict, needed = append(restrict, views), append(needed, views.Needs)
 	}
+	tenants, foundOfNames := names.Compile(s, d.Rooms)
+	for policy, conditions := range foundOfNames {
+		found.Add(policy, conditions...)
+	}
+	if tenants.Binds() {
+		needed = append(needed, tenants.Needs)
+	}
 	first := []pipeline.Filter{
 		trace.New(d.Telemetry, d.Log), // span, metrics, Audit-ID
 	}
@@ -127,6 +138,9 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 		ClientCA:        d.ClientCA,
 		ImpersonateX509: d.ImpersonateX509,
 	}))
+	if tenants.Binds() {
+		first = append(first, tenants) // what does it call namespaces
+	}
 	if d.Talkers != nil {
 		first = append(first, &talkers.Filter{Account: d.Talkers}) // what it asks for, and what that costs
 	}

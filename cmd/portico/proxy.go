@@ -171,6 +171,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 		return filters.Deps{}, err
 	}
 	rooms := body.NewRooms()
+	d.Rooms = rooms
 	d.Nodes = p.nodes(client, o, rooms)
 	from, err := o.sources(client)
 	if err != nil {

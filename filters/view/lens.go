@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/portico-proxy/portico/core/names"
 	"github.com/portico-proxy/portico/core/view"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
@@ -25,6 +26,7 @@ type lens struct {
 	subjects   v1alpha1.RequestMatch
 	limits     *v1alpha1.ViewNamespaces // nil: all namespaces exist
 	selector   labels.Selector          // of namespaces; nil: none is chosen by labels
+	names      *names.Mapping           // nil: namespaces have the names that they have
 	hidden     []v1alpha1.ViewResource
 	rules      []*rule
 	masked     []maskedResources
@@ -44,7 +46,7 @@ type maskedResources struct {
 // newLens compiles v. What Validate accepts compiles.
 func newLens(v *v1alpha1.VirtualView, digest string) (*lens, error) {
 	l := &lens{
-		name: v.Name, audits: v.Spec.Mode == v1alpha1.ModeAudit, limits: v.Spec.Namespaces, hidden: v.Spec.Hidden,
+		name: v.Name, audits: v.Spec.Mode == v1alpha1.ModeAudit, limits: v.Spec.Namespaces, hidden: v.Spec.Hidden, names: names.Of(v.Spec.Namespaces),
 		subjects: v1alpha1.RequestMatch{Users: v.Spec.Subjects.Users, Groups: v.Spec.Subjects.Groups},
 		key:      digest, changed: make(chan struct{}), floors: newFloors(),
 	}
@@ -120,17 +122,27 @@ var namespaceResource = schema.GroupResource{Resource: "namespaces"}
 
 // shows reports whether a namespace exists.
 func (l *lens) shows(namespace string) bool {
-	if l.limits == nil || fits(l.limits.Names, namespace) {
-		return true
-	}
 	_, chosen := l.namespaces[namespace]
-	return chosen
+	return l.mayShow(namespace, chosen)
 }
 
 // admits reports whether a namespace with these labels exists. What an object is
 // counts here, and not what was heard of it.
 func (l *lens) admits(namespace string, set labels.Labels) bool {
-	return l.limits == nil || fits(l.limits.Names, namespace) || l.selector != nil && l.selector.Matches(set)
+	return l.mayShow(namespace, l.selector != nil && l.selector.Matches(set))
+}
+
+// mayShow reports whether a namespace exists that is chosen by its labels or not.
+func (l *lens) mayShow(namespace string, chosen bool) bool {
+	switch {
+	case l.limits == nil:
+		return true
+	case l.names == nil:
+		return chosen || fits(l.limits.Names, namespace)
+	case len(l.limits.Names) == 0 && l.selector == nil:
+		return l.names.Chooses(namespace)
+	}
+	return l.names.Has(namespace) && (chosen || fits(l.limits.Names, namespace))
 }
 
 // rulesOf returns the rules on a resource.
@@ -200,6 +212,11 @@ func (l *lens) exists(k key, set labels.Labels, c *content) (bool, error) {
 		return false, nil
 	case k.resource == namespaceResource && !l.admits(k.name, set):
 		return false, nil
+	}
+	if l.names != nil {
+		if shows, err := c.shown(l.names, k.resource); err != nil || !shows {
+			return false, err
+		}
 	}
 	if l.follows(k.resource) {
 		if exists, err := l.followed(k.resource, c); err != nil || !exists {

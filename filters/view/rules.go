@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/portico-proxy/portico/core/names"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -112,6 +113,19 @@ func (c *content) read() (map[string]any, error) {
 	}
 	c.object = object
 	return object, nil
+}
+
+// shown reports whether the object names no namespace that has no name for its
+// caller.
+func (c *content) shown(m *names.Mapping, r schema.GroupResource) (bool, error) {
+	raw := c.raw
+	if raw == nil {
+		var err error
+		if raw, err = json.Marshal(c.object); err != nil {
+			return false, fmt.Errorf("write object: %w", err)
+		}
+	}
+	return m.Shows(r, raw)
 }
 
 func isOwned(object map[string]any, by []v1alpha1.ViewOwner) bool {

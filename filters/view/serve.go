@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/names"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/view"
@@ -46,6 +47,10 @@ func (s *sight) serve(w http.ResponseWriter, r *http.Request) error {
 	if s.lens.unknown {
 		s.tell(telemetry.DecisionError)
 		return unavailable("which namespaces exist for you is not known yet")
+	}
+	if s.lens.names != nil && s.lens.names.Key() != names.From(r.Context()).Key() {
+		s.tell(telemetry.DecisionError)
+		return unavailable("what namespaces are called for you has changed: try again")
 	}
 	next, err := s.judge(r)
 	if err != nil {

@@ -4,12 +4,14 @@ import (
 	"regexp"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 var (
 	pointerPattern = regexp.MustCompile(`^(/[^/]+)+$`)
 	sacredPattern  = regexp.MustCompile(`^/(apiVersion|kind|metadata|[*])$|^/[*]/|^/metadata/(name|namespace|uid|resourceVersion|[*])(/|$)`)
+	prefixPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*-$`)
 	viewedPattern  = regexp.MustCompile(`^([^/*]+|[*])$`)
 )
 
@@ -39,11 +41,41 @@ func (v *VirtualView) Validate() error {
 
 func (n *ViewNamespaces) validate(at *field.Path) field.ErrorList {
 	var all field.ErrorList
-	if n.Names == nil && n.Selector == nil {
-		all = append(all, field.Required(at, "set names or selector"))
+	if n.Names == nil && n.Selector == nil && !n.Renames() {
+		all = append(all, field.Required(at, "set names, selector, prefix or renamed"))
 	}
+	if n.Prefix != "" && (!prefixPattern.MatchString(n.Prefix) || len(n.Prefix) > maxPrefix) {
+		all = append(all, field.Invalid(at.Child("prefix"), n.Prefix, "must be at most 50 small letters, digits and dashes, the last of which is a dash"))
+	}
+	all = append(all, n.validateRenamed(at.Child("renamed"))...)
 	all = append(all, noneEmpty(at.Child("names"), n.Names)...)
 	return append(all, validateSelector(at.Child("selector"), n.Selector)...)
+}
+
+// maxPrefix is in bytes.
+const maxPrefix = 50
+
+func (n *ViewNamespaces) validateRenamed(at *field.Path) (bad field.ErrorList) {
+	names, clusters := map[string]bool{}, map[string]bool{}
+	for i, r := range n.Renamed {
+		bad = append(bad, validateNamespace(at.Index(i).Child("name"), r.Name)...)
+		bad = append(bad, validateNamespace(at.Index(i).Child("cluster"), r.Cluster)...)
+		if names[r.Name] {
+			bad = append(bad, field.Duplicate(at.Index(i).Child("name"), r.Name))
+		}
+		if clusters[r.Cluster] {
+			bad = append(bad, field.Invalid(at.Index(i).Child("cluster"), r.Cluster, "renamed gives one namespace of the cluster two names"))
+		}
+		names[r.Name], clusters[r.Cluster] = true, true
+	}
+	return bad
+}
+
+func validateNamespace(at *field.Path, name string) (bad field.ErrorList) {
+	for _, problem := range validation.IsDNS1123Label(name) {
+		bad = append(bad, field.Invalid(at, name, problem))
+	}
+	return bad
 }
 
 func (r *ViewRule) validate(at *field.Path) field.ErrorList {

@@ -101,11 +101,14 @@ type ViewSubjects struct {
 	Groups []string `json:"groups,omitempty"`
 }
 
-// ViewNamespaces are namespaces. One is meant if its name fits, or its labels do.
+// ViewNamespaces are namespaces. One is meant if its name fits, or its labels do;
+// without names and selector, if it begins with the prefix or is renamed. With a
+// prefix, and with some renamed, only those exist that have a name for the callers.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.names) || has(self.selector)",message="set names or selector"
+// +kubebuilder:validation:XValidation:rule="has(self.names) || has(self.selector) || has(self.prefix) || has(self.renamed)",message="set names, selector, prefix or renamed"
+// +kubebuilder:validation:XValidation:rule="!has(self.renamed) || self.renamed.all(r, self.renamed.exists_one(o, o.cluster == r.cluster))",message="renamed gives one namespace of the cluster two names"
 type ViewNamespaces struct {
-	// Names are namespaces' names. A * at the end stands for anything.
+	// Names are namespaces' names in the cluster. A * at the end stands for anything.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxItems=200
@@ -119,6 +122,47 @@ type ViewNamespaces struct {
 	//
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+
+	// Prefix is what the names of namespaces begin with in the cluster and not for
+	// the callers: with tenant-a-, their default is the cluster's tenant-a-default,
+	// and what they make as team is made as tenant-a-team. It ends with a dash. No
+	// view's prefix should begin with another's.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=50
+	// +kubebuilder:validation:Pattern=`^[a-z0-9][a-z0-9-]*-$`
+	Prefix string `json:"prefix,omitempty"`
+
+	// Renamed are namespaces whose names for the callers are told one by one, in
+	// place of what the prefix says. A namespace whose name in the cluster is one of
+	// theirs for another does not exist for them.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	Renamed []ViewRenaming `json:"renamed,omitempty"`
+}
+
+// ViewRenaming is a namespace that has another name for the callers.
+type ViewRenaming struct {
+	// Name is the callers'.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// Cluster is the name in the cluster.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	Cluster string `json:"cluster"`
+}
+
+// Renames reports whether namespaces have other names for the callers.
+func (n *ViewNamespaces) Renames() bool {
+	return n != nil && (n.Prefix != "" || len(n.Renamed) > 0)
 }
 
 // ViewResource names a resource, in all its versions and with all its

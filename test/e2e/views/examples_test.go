@@ -16,10 +16,11 @@ import (
 // root is the repository's.
 const root = "../../.."
 
-// TestExampleTenantView does what examples/tenant-view/README.md says, with a proxy
-// as the cluster.
-func TestExampleTenantView(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join(root, "examples/tenant-view/README.md"))
+// runExample does what an example's README.md says, with a proxy as the cluster, and
+// returns what its second half prints. Namespaces are those that it makes.
+func runExample(t *testing.T, dir string, namespaces ...string) string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(root, dir, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,25 +28,45 @@ func TestExampleTenantView(t *testing.T) {
 	if len(blocks) != 2 {
 		t.Fatalf("the page has %d blocks", len(blocks))
 	}
-	p := newProxy(t)
+	operator := newProxy(t).Kubeconfig(world.Token("gina"))
 	t.Cleanup(func() {
-		admin(t, "", "delete", "--ignore-not-found", "-f", filepath.Join(root, "examples/tenant-view/policy.yaml"))
-		admin(t, "", "delete", "namespace", "--ignore-not-found", "--wait=false", "shop", "bank")
+		admin(t, "", "delete", "--ignore-not-found", "-f", filepath.Join(root, dir, "policy.yaml"))
+		admin(t, "", append([]string{"delete", "namespace", "--ignore-not-found", "--wait=false"}, namespaces...)...)
 	})
-	type page struct{ script, kubeconfig string }
-	run := func(do page) string {
-		cmd := exec.Command("sh", "-exc", strings.ReplaceAll(do.script, "kubectl ", world.Program("kubectl")+" "))
+	var out []byte
+	for _, block := range blocks {
+		cmd := exec.Command("sh", "-ec", strings.ReplaceAll(block[1], "kubectl ", world.Program("kubectl")+" "))
 		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+do.kubeconfig)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+operator)
+		if out, err = cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		return string(out)
 	}
-	operator := p.Kubeconfig(world.Token("gina"))
-	run(page{blocks[0][1], operator})
-	out := run(page{blocks[1][1], operator})
+	return string(out)
+}
+
+func TestExampleTenantNames(t *testing.T) {
+	out := runExample(t, "examples/tenant-names", "north-default", "north-team", "south-default")
+	own, cluster, _ := strings.Cut(out, "name: sue")
+	for _, want := range []string{"namespace/team created", "configmap/owner created", "default ", "team ", "name: joe", "namespace: default"} {
+		if !strings.Contains(own, want) {
+			t.Errorf("%q is not in\n%s", want, own)
+		}
+	}
+	for _, no := range []string{"north-", "south-", "kube-system"} {
+		if strings.Contains(own, no) {
+			t.Errorf("%q is in\n%s", no, own)
+		}
+	}
+	for _, want := range []string{"north-default", "north-team", "south-default"} {
+		if !strings.Contains(cluster, want) {
+			t.Errorf("%q is not in\n%s", want, cluster)
+		}
+	}
+}
+
+func TestExampleTenantView(t *testing.T) {
+	out := runExample(t, "examples/tenant-view", "shop", "bank")
 	for _, want := range []string{"shop ", `namespaces "bank" not found`, "secret/key annotated", `password: ""`, "note: mine"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)

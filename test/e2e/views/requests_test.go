@@ -205,7 +205,10 @@ spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: 
 func TestTheAPIServerRefusesBadViews(t *testing.T) {
 	for name, tt := range map[string]struct{ spec, want string }{
 		"of-nobody":      {`{"subjects":{}}`, "name users or groups"},
-		"of-no-names":    {`{"subjects":{"users":["a"]},"namespaces":{}}`, "set names or selector"},
+		"of-no-names":    {`{"subjects":{"users":["a"]},"namespaces":{}}`, "set names, selector, prefix or renamed"},
+		"two-names":      {`{"subjects":{"users":["a"]},"namespaces":{"renamed":[{"name":"a","cluster":"x"},{"name":"b","cluster":"x"}]}}`, "two names"},
+		"one-name":       {`{"subjects":{"users":["a"]},"namespaces":{"renamed":[{"name":"a","cluster":"x"},{"name":"a","cluster":"y"}]}}`, "Duplicate value"},
+		"no-dash":        {`{"subjects":{"users":["a"]},"namespaces":{"prefix":"tenant"}}`, "spec.namespaces.prefix"},
 		"rule-of-all":    {`{"subjects":{"users":["a"]},"objects":[{"resources":[{"resource":"pods"}]}]}`, "set names, selector, owners or fields"},
 		"subresource":    {`{"subjects":{"users":["a"]},"hidden":[{"resource":"pods/exec"}]}`, "spec.hidden[0].resource"},
 		"masked-name":    {`{"subjects":{"users":["a"]},"masks":[{"resources":[{"resource":"pods"}],"paths":["/metadata/name"]}]}`, "what an object is cannot be masked"},
