@@ -13,7 +13,7 @@ GENERATE  := $(TOOL) controller-gen object crd paths=./crds/... output:crd:dir=c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run controlplane test check race lint house generated vulnerabilities programs fmt generate bench soak chaos abuse fuzz clean
+.PHONY: help build run controlplane test check race lint house generated vulnerabilities programs fmt generate bench soak chaos abuse tiers fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ chaos: programs ## kill and freeze API servers, etcd and proxies under load for 
 
 abuse: programs ## send a proxy what nobody should for ten minutes, and see what others get of it
 	PORTICO_ABUSE=10m $(GO) test ./test/abuse -v -count 1 -timeout 1h
+
+tiers: programs ## run forty proxies of nodes behind two of an area, measure them, and take either tier away
+	PORTICO_TIERS=40 $(GO) test ./test/e2e/tiers -v -count 1 -timeout 1h -run '^TestEitherTierCanBeTakenAway$$'
 
 # Of each target: for how long, how many at once, and workers of each. What was found
 # worth keeping is in Go's build cache, and is where the next run begins.

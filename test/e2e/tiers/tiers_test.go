@@ -3,165 +3,117 @@
 package tiers
 
 import (
-	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	listers "k8s.io/client-go/listers/core/v1"
 
 	"github.com/portico-proxy/portico/test/controlplane"
 	"github.com/portico-proxy/portico/test/proxy"
 )
 
-const (
-	areas   = 2
-	nodes   = 4
-	perNode = 5 // informers
-)
-
-// world is an API server, area proxies in front of it, and node proxies in front of
-// those.
-type world struct {
-	t      *testing.T
-	plane  *controlplane.ControlPlane
-	direct kubernetes.Interface
-	areas  []*proxy.Proxy
-	nodes  []*proxy.Proxy
-	copies []listers.ServiceLister
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	w := &world{t: t, plane: controlplane.New(t, controlplane.Options{Log: os.Stderr})}
-	w.direct = kubernetes.NewForConfigOrDie(w.plane.Config())
-	var addresses []string
-	var ca []byte
-	for range areas {
-		p := proxy.New(t, proxy.Options{Kubeconfig: w.plane.KubeconfigPath()})
-		w.areas = append(w.areas, p)
-		addresses, ca = append(addresses, strings.TrimPrefix(p.URL, "https://")), append(ca, p.CA...)
-	}
-	kubeconfig := filepath.Join(t.TempDir(), "area.kubeconfig")
-	k := controlplane.Kubeconfig{Server: w.areas[0].URL, CA: ca, Credential: w.plane.Token("admin")}
-	if err := k.WriteFile(kubeconfig); err != nil {
-		t.Fatal(err)
-	}
-	for range nodes {
-		w.nodes = append(w.nodes, proxy.New(t, proxy.Options{Kubeconfig: kubeconfig, Flags: []string{"--server=" + strings.Join(addresses, ",")}}))
-	}
-	return w
-}
-
-// inform starts informers of Services at every node.
-func (w *world) inform() {
-	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	for _, p := range w.nodes {
-		for range perNode {
-			cfg := p.Config(w.plane.Token("admin"))
-			cfg.UserAgent = "informer"
-			cfg.ContentType, cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
-			f := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(cfg), 0)
-			w.copies = append(w.copies, f.Core().V1().Services().Lister())
-			f.Start(ctx.Done())
-			w.t.Cleanup(f.Shutdown)
-		}
-	}
-	w.t.Cleanup(cancel)
-}
-
-// add makes a Service and waits until every informer has it.
-func (w *world) add(name string) {
-	w.t.Helper()
-	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
-	if _, err := w.direct.CoreV1().Services("default").Create(w.t.Context(), s, metav1.CreateOptions{}); err != nil {
-		w.t.Fatal(err)
-	}
-	for i, c := range w.copies {
-		until(w.t, fmt.Sprintf("informer %d to have %s", i, name), func() bool {
-			_, err := c.Services("default").Get(name)
-			return err == nil
-		})
-	}
-}
-
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick, deadline := time.NewTicker(50*time.Millisecond), time.After(2*time.Minute)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// watches are those of Services that the API server has open, but for its own.
-func (w *world) watches() int {
-	w.t.Helper()
-	raw, err := w.direct.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(w.t.Context())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	n := 0
-	for line := range strings.SplitSeq(string(raw), "\n") {
-		if strings.HasPrefix(line, "apiserver_longrunning_requests{") && strings.Contains(line, `resource="services"`) && strings.Contains(line, `verb="WATCH"`) {
-			var value int
-			_, _ = fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &value)
-			n += value
-		}
-	}
-	return n
-}
-
-// TestEitherTierCanBeTakenAway kills an area's proxy, a node's and the API server,
-// one after another, and informers at all nodes go on.
+// TestEitherTierCanBeTakenAway kills the proxies of areas, those of nodes and the
+// API server, one after another, and informers at all nodes go on. Before that it
+// measures how long changes take to all readers: through the areas' proxies alone,
+// and through both tiers.
 func TestEitherTierCanBeTakenAway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; -short was given")
 	}
-	w := newWorld(t)
+	w := newWorld(t, sizeOf(t))
+	for n := range w.services {
+		w.add(name(n))
+	}
 	own := w.watches()
-	w.inform()
-	w.add("first")
 	few := func(when string) {
 		t.Helper()
-		until(t, fmt.Sprintf("at most %d watches %s", areas, when), func() bool { return w.watches()-own <= areas })
+		until(t, fmt.Sprintf("at most %d watches %s", len(w.areas), when), func() bool { return w.watches()-own <= len(w.areas) })
 	}
+	w.single()
+	w.addNodes()
+	w.inform()
+	w.heard("first")
 	few("at first")
-	for n, p := range w.areas {
-		p.Kill()
-		w.add(fmt.Sprintf("without-area-%d", n))
-		p.Start()
+	w.tell("two tiers", w.deliver(w.readers))
+	few("while they were at work")
+	t.Logf("an area's proxy has %d MiB in memory, a node's %d", resident(w.areas), resident(w.nodes))
+
+	stop := w.disturb()
+	for n := range w.areas {
+		w.without(fmt.Sprintf("area-%d", n), w.areas[n:n+1])
 	}
 	few("after the areas were gone")
-	w.nodes[0].Kill()
-	w.nodes[0].Start()
-	w.add("after-node")
+	kill(w.nodes)
+	start(w.nodes)
+	w.heard("after-nodes")
 	if err := w.plane.Kill(controlplane.APIServer); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.plane.Restart(t.Context(), controlplane.APIServer); err != nil {
 		t.Fatal(err)
 	}
-	w.add("after-server")
+	w.heard("after-server")
+	stop()
+	w.allEqual()
 	few("in the end")
+	w.tellBeginnings()
+}
+
+// single measures the areas' proxies alone, with as many readers.
+func (w *world) single() {
+	w.t.Helper()
+	readers, stop := w.read(w.areas, w.size.nodes*(w.perNode-1)/w.size.areas)
+	defer stop()
+	w.equal("at first", readers)
+	w.tell("one tier", w.deliver(readers))
+}
+
+// without kills some proxies, has a change go round, and starts them again.
+func (w *world) without(what string, some []*proxy.Proxy) {
+	w.t.Helper()
+	kill(some)
+	w.heard("without-" + what)
+	start(some)
+}
+
+func kill(all []*proxy.Proxy) {
+	for _, p := range all {
+		p.Kill()
+	}
+}
+
+func start(all []*proxy.Proxy) {
+	for _, p := range all {
+		p.Start()
+	}
+}
+
+func (w *world) tell(what string, d []time.Duration) {
+	w.t.Helper()
+	w.t.Logf("%s: %d deliveries of %d changes, p50 %s, p90 %s, p99 %s, last %s", what, len(d), w.changes, part(d, 0.5), part(d, 0.9), part(d, 0.99), part(d, 1))
+	if len(d) == 0 {
+		w.t.Error("nothing was delivered")
+	}
+}
+
+// tellBeginnings says how often readers had to begin anew.
+func (w *world) tellBeginnings() {
+	w.t.Helper()
+	anew := 0
+	for _, r := range w.readers {
+		r.mu.Lock()
+		anew += r.begun - 1
+		r.mu.Unlock()
+	}
+	w.t.Logf("%d readers began anew %d times", len(w.readers), anew)
 }
 
 // TestTokensPassBothTiers asks as somebody whom only the API server knows.
 func TestTokensPassBothTiers(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, size{areas: 2, nodes: 1})
+	w.addNodes()
 	for token, want := range map[string]int{w.plane.Token("admin").Token: http.StatusOK, "nobody's": http.StatusUnauthorized} {
 		cred := controlplane.Credential{Token: token}
 		client, err := kubernetes.NewForConfig(w.nodes[0].Config(cred))
