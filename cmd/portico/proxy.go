@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -32,6 +34,7 @@ import (
 	"github.com/portico-proxy/portico/core/controller"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/replicas"
+	"github.com/portico-proxy/portico/core/resources"
 	"github.com/portico-proxy/portico/core/server"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/upstream"
@@ -260,11 +263,16 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 	if _, err := loader.Load(); err != nil {
 		return nil, err
 	}
-	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) { return p.apply(s, chain, deps), nil })
+	served := resources.New(resources.Options{Upstream: p.upstream.Own(), Base: p.upstream.Base(), Log: p.log.WithName("policies")})
+	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) {
+		served.Judge(s.Objects)
+		return p.apply(s, chain, deps), nil
+	})
 	p.beside = append(p.beside,
 		manager.RunnableFunc(func(ctx context.Context) error { return deps.Modules.Start(ctx, sources.Again) }),
 		manager.RunnableFunc(func(ctx context.Context) error { return deps.Views.Start(ctx, sources.Again) }),
-		manager.RunnableFunc(func(ctx context.Context) error { return deps.Policies.Start(ctx, sources.Again) }))
+		manager.RunnableFunc(func(ctx context.Context) error { return deps.Policies.Start(ctx, sources.Again) }),
+		manager.RunnableFunc(func(ctx context.Context) error { return served.Start(ctx, sources.Tell) }))
 	follow := []manager.Runnable{manager.RunnableFunc(func(ctx context.Context) error { return loader.Follow(ctx, p.log, sources.Files) })}
 	if !o.watchPolicies {
 		return follow, nil
@@ -275,7 +283,10 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 	}
 	return append(follow, &controller.Controller{Options: controller.Options{
 		Client: client, Resources: followed, Scheme: loader.Scheme,
-		Apply: sources.API, Found: sources.Found, News: sources.News(), By: o.name(), Log: p.log.WithName("policies"),
+		Apply: sources.API, News: sources.News(), By: o.name(), Log: p.log.WithName("policies"),
+		Found: func(policy runtime.Object) []metav1.Condition {
+			return slices.Concat(sources.Found(policy), served.Found(policy))
+		},
 	}}), nil
 }
 

@@ -13,6 +13,11 @@ const (
 	Compiled = "Compiled"
 	// Programmed says whether a proxy has put it in force.
 	Programmed = "Programmed"
+	// Evaluated says whether what the policy has said of requests could be taken.
+	Evaluated = "Evaluated"
+	// ResourcesKnown says whether the API server has the resources that the policy
+	// names. Its time is when the API server was asked.
+	ResourcesKnown = "ResourcesKnown"
 )
 
 // Findings are what was found out about policies when they were put in force:

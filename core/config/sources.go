@@ -50,6 +50,14 @@ func (s *Sources) Found(policy runtime.Object) []metav1.Condition {
 	return (*found)[policy]
 }
 
+// Tell says that something else may be known of policies than before.
+func (s *Sources) Tell() {
+	select {
+	case s.news <- struct{}{}:
+	default: // it has been said
+	}
+}
+
 // Again puts the same policies in force anew: what they name may be there by
 // now, or be another.
 func (s *Sources) Again() error {
@@ -82,10 +90,7 @@ func (s *Sources) change(files *Snapshot, api fromAPI) error {
 			return err
 		}
 		s.found.Store(&found)
-		select {
-		case s.news <- struct{}{}:
-		default: // it has been said
-		}
+		s.Tell()
 	}
 	s.files, s.api = files, api
 	return nil

@@ -423,6 +423,23 @@ func TestOnlyNewsIsWritten(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	seen := func(status metav1.ConditionStatus, second int64) metav1.Condition {
+		return metav1.Condition{Type: config.ResourcesKnown, Status: status, LastTransitionTime: metav1.Unix(second, 0)}
+	}
+	for name, tt := range map[string]struct {
+		is, want metav1.Condition
+		news     bool
+	}{
+		"looked-later":      {seen(yes, 1), seen(no, 2), true},
+		"looked-later-too":  {seen(no, 1), seen(yes, 2), true},
+		"looked-before":     {seen(yes, 2), seen(no, 1), false},
+		"looked-at-once":    {seen(yes, 2), seen(no, 2), false},
+		"looked-and-agreed": {seen(yes, 1), seen(yes, 2), false},
+	} {
+		if got := c.isNews([]metav1.Condition{tt.is}, tt.want); got != tt.news {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 	if !c.isNews(nil, say(yes, 1, "n1")) {
 		t.Error("nothing has been written yet")
 	}

@@ -50,8 +50,12 @@ func (c *Controller) verdict(p *policy) []metav1.Condition {
 	verdict := []metav1.Condition{accepted, programmed}
 	switch {
 	case p.err != nil:
-		refuse(&verdict[0], ReasonInvalid, p.err.Error())
-		refuse(&verdict[1], ReasonInvalid, "What the policy said before, if it did, stays in force.")
+		before := "What the policy said before stays in force."
+		if p.good == nil {
+			before = "There is nothing in force of it."
+		}
+		refuse(&verdict[0], ReasonInvalid, p.err.Error()+". "+before)
+		refuse(&verdict[1], ReasonInvalid, before)
 	case c.refusal != nil:
 		refuse(&verdict[1], ReasonRefused, c.refusal.Error())
 	default:
@@ -65,6 +69,9 @@ func (c *Controller) verdict(p *policy) []metav1.Condition {
 	return verdict
 }
 
+// isDated reports conditions that tell what was so at a time. Who has looked last is right.
+func isDated(c *metav1.Condition) bool { return c.Type == config.ResourcesKnown }
+
 // maxMessage is what a condition's message may have in bytes.
 const maxMessage = 32768
 
@@ -74,7 +81,11 @@ func refuse(to *metav1.Condition, reason, message string) {
 
 // sign makes a condition one of this proxy, about a generation.
 func (c *Controller) sign(to *metav1.Condition, generation int64) {
-	to.ObservedGeneration, to.LastTransitionTime = generation, metav1.Time{}
+	to.ObservedGeneration = generation
+	if isDated(to) {
+		return
+	}
+	to.LastTransitionTime = metav1.Time{}
 	if to.Status == metav1.ConditionFalse {
 		end := c.signature()
 		to.Message = strings.ToValidUTF8(to.Message[:min(len(to.Message), maxMessage-len(end))], "") + end
@@ -94,6 +105,8 @@ func (c *Controller) isNews(conditions []metav1.Condition, want metav1.Condition
 		return true
 	case is.ObservedGeneration > want.ObservedGeneration || is.Status == want.Status:
 		return false
+	case isDated(&want):
+		return want.LastTransitionTime.After(is.LastTransitionTime.Time)
 	}
 	return want.Status == metav1.ConditionFalse || strings.HasSuffix(is.Message, c.signature())
 }
@@ -133,6 +146,7 @@ func (c *Controller) write(ctx context.Context, k *kind, u *unstructured.Unstruc
 			meta.SetStatusCondition(&conditions, want)
 		}
 	}
+	slices.SortStableFunc(conditions, func(a, b metav1.Condition) int { return rank(a.Type) - rank(b.Type) })
 	raw := make([]any, 0, len(conditions))
 	for i := range conditions {
 		one, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&conditions[i])
@@ -146,6 +160,11 @@ func (c *Controller) write(ctx context.Context, k *kind, u *unstructured.Unstruc
 	}
 	_, err := c.Client.Resource(k.resource).UpdateStatus(ctx, u, metav1.UpdateOptions{FieldManager: "portico"})
 	return err
+}
+
+// rank puts causes before effects: the first refusal is what there is to mend.
+func rank(condition string) int {
+	return slices.Index([]string{config.Accepted, config.Compiled, config.Programmed, config.Evaluated, config.ResourcesKnown}, condition)
 }
 
 // conditionsOf reads u's conditions. What cannot be read is not there.

@@ -14,7 +14,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Programmed")].message`
+// +kubebuilder:printcolumn:name="Resources",type=string,JSONPath=`.status.conditions[?(@.type=="ResourcesKnown")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type FilterBinding struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -168,10 +169,12 @@ type RequestMatch struct {
 	UserAgents []string `json:"userAgents,omitempty"`
 
 	// Verbs are the API's: get, list, watch, create, update, patch, delete,
-	// deletecollection, proxy.
+	// deletecollection, proxy; or * for all. Requests that are about no resource
+	// have their method's: get, head, post, put, patch, delete, options.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:Enum=get;list;watch;create;update;patch;delete;deletecollection;proxy;head;post;put;options;*
 	Verbs []string `json:"verbs,omitempty"`
 
 	// Resources are what the request is about. Requests that are about no
@@ -202,6 +205,7 @@ type MatchedResource struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[A-Z]')",message="write the plural name, in lower case, as in secrets: it is not the kind that is meant"
 	Resource string `json:"resource"`
 }
 
@@ -209,6 +213,8 @@ type MatchedResource struct {
 type FilterBindingStatus struct {
 	// Conditions say how the binding fares. Accepted says whether proxies
 	// understood it, and Programmed whether it is in force and its filter runs.
+	// ResourcesKnown says whether the API server has the resources that it names;
+	// what it says of others has no effect.
 	//
 	// +optional
 	// +listType=map

@@ -15,7 +15,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Placement",type=string,JSONPath=`.spec.placement`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
+// +kubebuilder:printcolumn:name="Resources",type=string,JSONPath=`.status.conditions[?(@.type=="ResourcesKnown")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type NodePolicy struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -145,6 +146,7 @@ type NodeRead struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[A-Z]')",message="write the plural name, in lower case, as in secrets: it is not the kind that is meant"
 	Resource string `json:"resource"`
 
 	// Namespaces are the objects'.
@@ -180,6 +182,7 @@ type NodeMask struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[A-Z]')",message="write the plural name, in lower case, as in secrets: it is not the kind that is meant"
 	Resource string `json:"resource"`
 
 	// Fields are taken out: JSON pointers, in which * stands for every element or
@@ -249,6 +252,7 @@ type NodeWrite struct {
 	//
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[A-Z]')",message="write the plural name, in lower case, as in secrets: it is not the kind that is meant"
 	Resource string `json:"resource"`
 
 	// Verbs are the API's.
@@ -304,9 +308,11 @@ type EventRate struct {
 
 // NodePolicyStatus is how a NodePolicy fares.
 type NodePolicyStatus struct {
-	// Conditions say how the policy fares. Accepted says whether proxies
-	// understood it, and if not, which field is to blame. Programmed says whether a
-	// proxy has put it in force. One proxy writes for all of them.
+	// Conditions say how the policy fares. Accepted says whether proxies understood
+	// it, and if not, which field is to blame. Programmed says whether a proxy has
+	// put it in force. One proxy writes for all of them. ResourcesKnown says
+	// whether the API server has the resources that it names; what it says of
+	// others has no effect.
 	//
 	// +optional
 	// +listType=map

@@ -14,7 +14,8 @@ import (
 // +kubebuilder:resource:scope=Cluster,path=regopolicies,singular=regopolicy,shortName=rp
 // +kubebuilder:printcolumn:name="Compiled",type=string,JSONPath=`.status.conditions[?(@.type=="Compiled")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
-// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Compiled")].message`
+// +kubebuilder:printcolumn:name="Evaluated",type=string,JSONPath=`.status.conditions[?(@.type=="Evaluated")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type RegoPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -132,7 +133,9 @@ type RegoSigner struct {
 // RegoPolicyStatus is how a RegoPolicy fares.
 type RegoPolicyStatus struct {
 	// Conditions say how the policy fares. Compiled says whether it could be
-	// compiled, and if not, in which line and column it is wrong.
+	// compiled, and if not, in which line and column it is wrong. Evaluated is
+	// false once the policy has said something of a request that proxies refuse, such
+	// as a limit with a misspelt field.
 	//
 	// +optional
 	// +listType=map

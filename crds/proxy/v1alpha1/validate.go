@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -16,9 +17,7 @@ func (p *CachePolicy) Validate() error {
 		all = append(all, field.Required(spec.Child("resources"), "name the resources that the policy is about"))
 	}
 	for i, r := range p.Spec.Resources {
-		if r.Resource == "" {
-			all = append(all, field.Required(spec.Child("resources").Index(i).Child("resource"), `a plural name, or "*"`))
-		}
+		all = append(all, plural(spec.Child("resources").Index(i).Child("resource"), r.Resource, `a plural name, or "*"`)...)
 	}
 	session := p.Spec.Reads == ReadsSession
 	if session && p.Spec.Memory == MemoryRefuse {
@@ -35,6 +34,19 @@ func (p *CachePolicy) Validate() error {
 		}
 	}
 	return all.ToAggregate()
+}
+
+// plural says what is wrong with a resource's name, which may have a subresource.
+// what says what it is to be.
+func plural(at *field.Path, name, what string) field.ErrorList {
+	resource, _, _ := strings.Cut(name, "/")
+	switch {
+	case name == "":
+		return field.ErrorList{field.Required(at, what)}
+	case resource != strings.ToLower(resource):
+		return field.ErrorList{field.Invalid(at, name, "write the plural name, in lower case, as in secrets: it is not the kind that is meant")}
+	}
+	return nil
 }
 
 func oneOf[T ~string](at *field.Path, got T, allowed ...T) field.ErrorList {

@@ -17,6 +17,7 @@ func TestValidateKeepsTheRulesOfTheManifest(t *testing.T) {
 		"parts":                {CachePolicySpec{Resources: pods, Memory: MemoryParts}, ""},
 		"no-resources":         {CachePolicySpec{}, "spec.resources"},
 		"nameless-resource":    {CachePolicySpec{Resources: []CachedResource{{Group: "apps"}}}, "spec.resources[0].resource"},
+		"kind":                 {CachePolicySpec{Resources: []CachedResource{{Resource: "Pod"}}}, "spec.resources[0].resource"},
 		"misspelt-memory":      {CachePolicySpec{Resources: pods, Memory: "refuse"}, "spec.memory"},
 		"misspelt-reads":       {CachePolicySpec{Resources: pods, Reads: "Sesion"}, "spec.reads"},
 		"refused-and-session":  {CachePolicySpec{Resources: pods, Memory: MemoryRefuse, Reads: ReadsSession}, "spec.reads"},

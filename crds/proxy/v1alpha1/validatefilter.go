@@ -139,12 +139,23 @@ func (b *FilterBinding) Validate() error {
 	}
 	all = append(all, oneOf(spec.Child("failurePolicy"), b.Spec.FailurePolicy, "", FailurePolicyFail, FailurePolicyIgnore)...)
 	all = append(all, oneOf(spec.Child("mode"), b.Spec.Mode, "", ModeEnforce, ModeAudit)...)
-	for i, r := range b.Spec.Match.Resources {
-		if r.Resource == "" {
-			all = append(all, field.Required(spec.Child("match", "resources").Index(i).Child("resource"), `a plural name, or "*"`))
-		}
+	return append(all, b.Spec.Match.validate(spec.Child("match"))...).ToAggregate()
+}
+
+// verbs are those that a request may have: of the API and, where it is about no
+// resource, its method's.
+var verbs = []string{
+	"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "proxy", "head", "post", "put", "options", "*",
+}
+
+func (m *RequestMatch) validate(at *field.Path) (all field.ErrorList) {
+	for i, v := range m.Verbs {
+		all = append(all, oneOf(at.Child("verbs").Index(i), v, verbs...)...)
 	}
-	return all.ToAggregate()
+	for i, r := range m.Resources {
+		all = append(all, plural(at.Child("resources").Index(i).Child("resource"), r.Resource, `a plural name, or "*"`)...)
+	}
+	return all
 }
 
 // Validate says what the API server would say of p, for policies that come from

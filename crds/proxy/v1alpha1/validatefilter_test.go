@@ -65,6 +65,10 @@ func TestValidateKeepsTheRulesOfFilterBindings(t *testing.T) {
 		"throttle-by-wasm":  {FilterBindingSpec{FilterRef: ref, Phase: PhaseThrottle}, "spec.phase"},
 		"failure":           {FilterBindingSpec{FilterRef: ref, FailurePolicy: "Pass"}, "spec.failurePolicy"},
 		"mode":              {FilterBindingSpec{FilterRef: ref, Mode: "DryRun"}, "spec.mode"},
+		"verbs":             {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Verbs: []string{"get", "*", "post"}}}, ""},
+		"misspelt-verb":     {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Verbs: []string{"get", "creates"}}}, "spec.match.verbs[1]"},
+		"kind-resource":     {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Resources: []MatchedResource{{Resource: "Deployment/scale"}}}}, "spec.match.resources[0].resource"},
+		"subresource":       {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Resources: []MatchedResource{{Resource: "pods/Metric"}}}}, ""},
 		"nameless-resource": {FilterBindingSpec{FilterRef: ref, Match: RequestMatch{Resources: []MatchedResource{{}}}}, "spec.match.resources[0].resource"},
 	}
 	for name, tt := range tests {

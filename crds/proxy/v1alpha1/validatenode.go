@@ -18,7 +18,7 @@ func (p *NodePolicy) Validate() error {
 	all = append(all, oneOf(spec.Child("placement"), p.Spec.Placement, "", PlacementOnNode, PlacementGateway)...)
 	for i, r := range p.Spec.Reads {
 		at := spec.Child("reads").Index(i)
-		all = append(all, named(at.Child("resource"), r.Resource)...)
+		all = append(all, plural(at.Child("resource"), r.Resource, "a plural name")...)
 		all = append(all, selects(at.Child("selector"), r.Selector)...)
 	}
 	for i := range p.Spec.Masks {
@@ -51,13 +51,6 @@ func selects(at *field.Path, s *metav1.LabelSelector) field.ErrorList {
 	return nil
 }
 
-func named(at *field.Path, name string) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(at, "a plural name")}
-	}
-	return nil
-}
-
 func nonEmpty(at *field.Path, texts []string) field.ErrorList {
 	if i := slices.Index(texts, ""); i >= 0 {
 		return field.ErrorList{field.Invalid(at.Index(i), "", "must not be empty")}
@@ -73,7 +66,7 @@ var needed = []string{
 }
 
 func (m *NodeMask) validate(at *field.Path) field.ErrorList {
-	all := named(at.Child("resource"), m.Resource)
+	all := plural(at.Child("resource"), m.Resource, "a plural name")
 	if (len(m.Fields) > 0) == m.MetadataOnly {
 		all = append(all, field.Required(at, "set either fields or metadataOnly"))
 	}
@@ -92,7 +85,7 @@ func (m *NodeMask) validate(at *field.Path) field.ErrorList {
 }
 
 func (w *NodeWrite) validate(at *field.Path) field.ErrorList {
-	all := named(at.Child("resource"), w.Resource)
+	all := plural(at.Child("resource"), w.Resource, "a plural name")
 	if len(w.Verbs) == 0 {
 		all = append(all, field.Required(at.Child("verbs"), "what may be done"))
 	}

@@ -122,7 +122,9 @@ func validateViewed(at *field.Path, all []ViewResource) (bad field.ErrorList) {
 	for i, r := range all {
 		if !viewedPattern.MatchString(r.Resource) {
 			bad = append(bad, field.Invalid(at.Index(i).Child("resource"), r.Resource, `must be a plural name without a subresource, or "*"`))
+			continue
 		}
+		bad = append(bad, plural(at.Index(i).Child("resource"), r.Resource, "")...)
 	}
 	return bad
 }

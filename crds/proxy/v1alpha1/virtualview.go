@@ -16,7 +16,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Namespaces",type=string,JSONPath=`.spec.namespaces.names`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Programmed")].message`
+// +kubebuilder:printcolumn:name="Resources",type=string,JSONPath=`.status.conditions[?(@.type=="ResourcesKnown")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type VirtualView struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -179,6 +180,7 @@ type ViewResource struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^([^/*]+|[*])$`
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[A-Z]')",message="write the plural name, in lower case, as in secrets: it is not the kind that is meant"
 	Resource string `json:"resource"`
 }
 
@@ -285,7 +287,9 @@ type ViewMask struct {
 // VirtualViewStatus is how a VirtualView fares.
 type VirtualViewStatus struct {
 	// Conditions say how the view fares. Accepted says whether proxies understood
-	// it, and Programmed whether it is in force.
+	// it, and Programmed whether it is in force. ResourcesKnown says whether the
+	// API server has the resources that it names; what it says of others has no
+	// effect.
 	//
 	// +optional
 	// +listType=map

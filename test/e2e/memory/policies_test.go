@@ -128,6 +128,31 @@ func TestPoliciesOfTheAPIAreObeyed(t *testing.T) {
 	s.refused(t, nodes)
 }
 
+// TestWhatTheAPIServerDoesNotHaveIsNamed has policies name what is not served: they
+// are in force, but not green.
+func TestWhatTheAPIServerDoesNotHaveIsNamed(t *testing.T) {
+	installPolicies(t)
+	for _, manifest := range documented(t, "operate.md") {
+		apply(t, manifest)
+	}
+	files := t.TempDir()
+	putInPlace(t, filepath.Join(files, "view.yaml"), "apiVersion: proxy.elf.io/v1alpha1\nkind: VirtualView\nmetadata: {name: hides}\nspec: {subjects: {users: [nobody]}, hidden: [{resource: secret}]}\n")
+	p := proxyOf(t, "portico", "--policy-dir="+files, "--node-name=n1")
+	apply(t, `{"apiVersion":"proxy.elf.io/v1alpha1","kind":"CachePolicy","metadata":{"name":"typo"},"spec":{"resources":[{"resource":"pod"}]}}`)
+	mustKubectl(t, "", "wait", "--for=condition=ResourcesKnown=false", "--timeout=2m", "cachepolicy/typo")
+	if out := mustKubectl(t, "", "get", "cachepolicies", "-o", "wide"); !regexp.MustCompile(`typo +Keep +Linearizable +True +True .*False .*the API server has no resource "pod" in group ""; did you mean "pods"\?`).MatchString(out) {
+		t.Errorf("kubectl get shows\n%s", out)
+	}
+	until(t, "the file's mistake is in the log", func() bool {
+		return strings.Contains(p.Log(), `kind="VirtualView" name="hides" reason="spec.hidden[0].resource: the API server has no resource \"secret\"`)
+	})
+	mustKubectl(t, "", "patch", "cachepolicy", "typo", "--type=merge", `--patch={"spec":{"resources":[{"resource":"pods"}]}}`)
+	mustKubectl(t, "", "wait", "--for=condition=ResourcesKnown", "--timeout=2m", "cachepolicy/typo")
+	if out := mustKubectl(t, "", "get", "cachepolicies", "-o", "wide"); !regexp.MustCompile(`typo +Keep +Linearizable +True +True .*True +\S+\s*$`).MatchString(out) && strings.Contains(out, "no resource") {
+		t.Errorf("kubectl get shows\n%s", out)
+	}
+}
+
 func TestTheAPIServerRefusesBadPolicies(t *testing.T) {
 	installPolicies(t)
 	for name, tt := range map[string]struct{ spec, want string }{
@@ -135,6 +160,7 @@ func TestTheAPIServerRefusesBadPolicies(t *testing.T) {
 		"callers-of-nothing":  {`{"resources":[{"resource":"pods"}],"callers":[{"kind":"User","name":"jane"}]}`, "set reads to Session"},
 		"unknown-mode":        {`{"resources":[{"resource":"pods"}],"memory":"Forbid"}`, "spec.memory"},
 		"no-resources":        {`{"resources":[]}`, "spec.resources"},
+		"kinds":               {`{"resources":[{"resource":"Pod"}]}`, "write the plural name"},
 	} {
 		out, err := kubectl(t, `{"apiVersion":"proxy.elf.io/v1alpha1","kind":"CachePolicy","metadata":{"name":"bad"},"spec":`+tt.spec+`}`, "create", "-f", "-")
 		if err == nil || !strings.Contains(out, tt.want) {
