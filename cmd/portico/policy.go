@@ -62,7 +62,8 @@ func newPolicyTestCommand() *cobra.Command {
 that are named or lie in or below a directory that is.
 
 As opa test does, but only with what policies may use in the proxy, and with
-the schema of their input: a misspelt field is an error.`,
+the schema of their input: a misspelt field is an error, and so is a limit that
+the proxy would refuse.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"."}

@@ -62,6 +62,11 @@ those of a proxy that has just begun. One proxy is taken to have had all request
 	}
 }
 
+// outcomeFailed is of requests on which a policy failed.
+const outcomeFailed = "failed"
+
+var errFailed = errors.New("policies fail on requests: the proxy would do with those what failurePolicy says")
+
 // A fate is what would have become of a request, and why.
 type fate struct{ outcome, because, user string }
 
@@ -71,6 +76,7 @@ type replay struct {
 	limiter  *throttle.Limiter
 	now      time.Time
 	requests int
+	failed   string // what was wrong with what a policy said of the request
 	fates    map[fate]int
 }
 
@@ -90,7 +96,8 @@ func newReplay(file string) (*replay, error) {
 	}
 	p := &replay{fates: map[fate]int{}}
 	var found config.Findings
-	p.filter, found = rego.NewLibrary(rego.Options{Log: logr.Discard()}).Compile(&config.Snapshot{Objects: objects})
+	failed := func(policy string, err error) { p.failed = fmt.Sprintf("policy %s: %v", policy, err) }
+	p.filter, found = rego.NewLibrary(rego.Options{Failed: failed, Log: logr.Discard()}).Compile(&config.Snapshot{Objects: objects})
 	for _, conditions := range found {
 		for _, c := range conditions {
 			if c.Status == "False" {
@@ -161,12 +168,19 @@ func (p *replay) replay(ctx context.Context, e *auditv1.Event) error {
 	r = r.WithContext(request.WithUser(request.WithRequestInfo(r.Context(), info), caller))
 	p.requests++
 	next := pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		if p.failed != "" {
+			return nil // it is told of below
+		}
 		if outcome, by := p.limiter.Replay(limit.From(r.Context())); by != nil {
 			p.fates[fate{outcome, "limit " + by.ID + " of policy " + by.Policy, caller.Name}]++
 		}
 		return nil
 	})
-	if err := p.filter.ServeHTTP(unwritten{}, r, next); err != nil {
+	p.failed = ""
+	switch err := p.filter.ServeHTTP(unwritten{}, r, next); {
+	case p.failed != "":
+		p.fates[fate{outcomeFailed, p.failed, caller.Name}]++
+	case err != nil:
 		p.fates[fate{"denied", pipeline.StatusOf(err).Message, caller.Name}]++
 	}
 	return nil
@@ -202,6 +216,9 @@ func (p *replay) print(out io.Writer) error {
 	fmt.Fprintf(w, "%d\tadmitted\t\t\n", rest)
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print what would have been: %w", err)
+	}
+	if slices.ContainsFunc(all, func(f fate) bool { return f.outcome == outcomeFailed }) {
+		return errFailed
 	}
 	return nil
 }

@@ -112,7 +112,8 @@ type TestResult struct {
 var errNotHeld = errors.New("it does not hold")
 
 // Test runs the tests in files, which are texts by name, as opa test does, but with
-// the builtins that policies have here, and with their input's schema.
+// the builtins that policies have here, and with their input's schema. A test fails as
+// well if a policy says something that the proxy would refuse.
 func Test(ctx context.Context, files map[string]string) ([]TestResult, error) {
 	options := ast.ParserOptions{Capabilities: capabilities(), ProcessAnnotation: true, RegoVersion: ast.RegoV1}
 	modules := map[string]*ast.Module{}
@@ -125,13 +126,19 @@ func Test(ctx context.Context, files map[string]string) ([]TestResult, error) {
 	}
 	compiler := ast.NewCompiler().WithCapabilities(options.Capabilities).WithStrict(true).
 		WithDefaultRegoVersion(ast.RegoV1).WithSchemas(schemas()).WithUseTypeCheckAnnotations(true)
-	results, err := tester.NewRunner().SetCompiler(compiler).RaiseBuiltinErrors(true).SetDefaultRegoVersion(ast.RegoV1).SetModules(modules).RunTests(ctx, nil)
+	heard := &listener{refused: map[string]error{}}
+	results, err := tester.NewRunner().SetParallel(1).SetCoverageQueryTracer(heard).SetCompiler(compiler).RaiseBuiltinErrors(true).SetDefaultRegoVersion(ast.RegoV1).SetModules(modules).RunTests(ctx, nil)
 	if err != nil {
 		return nil, located(err)
 	}
 	var all []TestResult
 	for r := range results {
-		all = append(all, TestResult{Name: strings.TrimPrefix(r.Package, "data.") + "." + r.Name, Err: outcome(r)})
+		all = append(all, TestResult{Name: testName(r.Package, r.Name), Err: outcome(r)})
+	}
+	for i := range all {
+		if err := heard.refused[all[i].Name]; err != nil {
+			all[i].Err = err
+		}
 	}
 	slices.SortFunc(all, func(a, b TestResult) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil

@@ -35,6 +35,9 @@ type Options struct {
 	// Account tells what callers do; nil knows nothing.
 	Account *talkers.Account
 	Observe Observer
+	// Failed is told what was wrong with what a policy said of a request. Nil tells
+	// nobody.
+	Failed func(policy string, err error)
 	// Decisions logs what policies decided; nil logs nothing.
 	Decisions *DecisionLog
 	// Sources are where bundles come from, and CacheDir keeps them; without one they
@@ -49,6 +52,7 @@ type Options struct {
 type Library struct {
 	options Options
 	fetcher *fetch.Fetcher
+	faulted chan struct{} // has room for one
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
@@ -75,17 +79,30 @@ func NewLibrary(o Options) *Library {
 	if o.CacheDir != "" {
 		kept = filepath.Join(o.CacheDir, "bundles")
 	}
-	return &Library{options: o, fetcher: fetch.New(o.Sources, kept, o.Log), shelves: map[string]*shelf{}}
+	return &Library{options: o, faulted: make(chan struct{}, 1), fetcher: fetch.New(o.Sources, kept, o.Log), shelves: map[string]*shelf{}}
 }
 
 // Start fetches bundles until ctx ends, and calls again whenever Compile may come
-// to something else.
+// to something else: another bundle, or a policy that has failed.
 func (l *Library) Start(ctx context.Context, again func() error) error {
-	return l.fetcher.Run(ctx, func() {
+	tell := func() {
 		if err := again(); err != nil {
 			l.options.Log.Error(err, "policies refused; the ones before stay in force")
 		}
+	}
+	var failing sync.WaitGroup
+	failing.Go(func() {
+		for {
+			select {
+			case <-l.faulted:
+				tell()
+			case <-ctx.Done():
+				return
+			}
+		}
 	})
+	defer failing.Wait()
+	return l.fetcher.Run(ctx, tell)
 }
 
 // Compile returns the filter that does what a snapshot asks for, and what is to
@@ -107,7 +124,7 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	}
 	l.fetcher.End()
 	l.shelves = kept
-	return &Filter{options: &l.options, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
+	return &Filter{options: &l.options, faulted: l.faulted, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
 }
 
 // put compiles p, unless that has been done, and puts it among those kept.
@@ -120,16 +137,20 @@ func (l *Library) put(p *v1alpha1.RegoPolicy, kept map[string]*shelf, found conf
 	kept[p.Name] = s
 	l.update(p, s)
 	if s.err == nil {
-		found.Add(p, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", s.took.Milliseconds())))
+		found.Add(p, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", s.took.Milliseconds())), s.policy.faults.condition())
 		return
+	}
+	before := ". There is no policy before it."
+	if s.policy != nil {
+		before = ". The policy before this one stays in force."
 	}
 	switch {
 	case errors.Is(s.err, fetch.ErrFetching):
 		found.Add(p, config.NotCompiled("Fetching", "spec.source: "+s.err.Error()))
 	case p.Spec.Source != nil:
-		found.Add(p, config.NotCompiled("Refused", "spec.source, "+s.err.Error()))
+		found.Add(p, config.NotCompiled("Refused", "spec.source, "+s.err.Error()+before))
 	default:
-		found.Add(p, config.NotCompiled("Refused", "spec.rego, "+s.err.Error()))
+		found.Add(p, config.NotCompiled("Refused", "spec.rego, "+s.err.Error()+before))
 	}
 	if s.policy == nil {
 		found.Add(p, config.NotInForce("NotCompiled", "There is no policy: requests that it is bound to fare as failurePolicy says."))

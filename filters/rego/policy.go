@@ -58,6 +58,7 @@ type Policy struct {
 	revision string    // of the bundle, as whoever built it calls it
 	decision *question // of deny and warn; nil if it has neither
 	limits   *question // nil if it has none
+	faults   faults
 }
 
 // A question is some of a policy's sets, and what they depend on.

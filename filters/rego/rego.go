@@ -75,7 +75,8 @@ func (b *binding) names(info *request.RequestInfo, caller user.Info) bool {
 // Filter asks the policies that are bound to a request.
 type Filter struct {
 	options  *Options
-	restrict []*binding // in their order
+	faulted  chan<- struct{} // takes one when a policy has failed first
+	restrict []*binding      // in their order
 	throttle []*binding
 }
 
@@ -160,7 +161,9 @@ func (f *Filter) ask(b *binding, facts *Facts, unknown error, ask func(*Policy, 
 	case unknown != nil:
 		err = unknown
 	case b.policy != nil:
-		a, err = ask(b.policy, facts.Request.Context(), facts)
+		if a, err = ask(b.policy, facts.Request.Context(), facts); err != nil {
+			f.blame(facts.Request.Context(), b, err)
+		}
 	}
 	decision := telemetry.DecisionPass
 	switch {
@@ -232,7 +235,6 @@ func (f *Filter) failed(b *binding, err error, unknown bool) error {
 		unavailable.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
 		return unavailable
 	}
-	f.options.Log.Error(err, "policy failed; the request is refused", "binding", b.name)
 	status := apierrors.NewInternalError(err)
 	status.ErrStatus.Message = message
 	return status
