@@ -39,7 +39,9 @@ type filterCase struct {
 	Name    string           `json:"name"`
 	Request wasm.Described   `json:"request"`
 	Object  *json.RawMessage `json:"object,omitempty"`
-	Want    filterAnswer     `json:"want"`
+	// Known are the objects that can be looked up, by their resource.
+	Known map[string][]json.RawMessage `json:"known,omitempty"`
+	Want  filterAnswer                 `json:"want"`
 }
 
 // A filterAnswer is empty for a request that passes unchanged and an object that
@@ -55,6 +57,7 @@ type filterAnswer struct {
 type trial struct {
 	engine *wasm.Engine
 	module *wasm.Module
+	known  *wasm.Known
 	cases  []filterCase
 }
 
@@ -75,6 +78,7 @@ func (o *tried) begin(ctx context.Context, log io.Writer) (*trial, error) {
 	if t.engine, err = wasm.NewEngine("", printed(log)); err != nil {
 		return nil, err
 	}
+	t.known = spec.Known
 	if t.module, err = t.engine.Load(ctx, *spec); err != nil {
 		return nil, errors.Join(err, t.engine.Close(ctx))
 	}
@@ -106,6 +110,7 @@ func (o *tried) spec() (*wasm.Spec, error) {
 				return nil, errHandlerCases
 			}
 			spec := wasm.SpecOf(w, code)
+			spec.Known = wasm.NewKnown(w.Spec.ContextResources)
 			spec.WallClock = max(spec.WallClock, time.Second) // what is tried is not in a hurry
 			return &spec, nil
 		}
@@ -115,6 +120,9 @@ func (o *tried) spec() (*wasm.Spec, error) {
 
 // ask puts one case to the module.
 func (t *trial) ask(ctx context.Context, c *filterCase) (got filterAnswer) {
+	if err := t.known.Set(c.Known); err != nil {
+		return filterAnswer{Error: "known: " + err.Error()}
+	}
 	facts := c.Request.Facts()
 	v, err := t.module.Request(ctx, facts)
 	got.Refused, got.Warnings = v.Denial, v.Warnings

@@ -180,7 +180,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Modules, err = p.modules(from, o, rooms); err != nil {
+	if d.Modules, err = p.modules(cfg, own, from, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
 	if d.Views, err = p.views(cfg, own, rooms); err != nil {

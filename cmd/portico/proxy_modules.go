@@ -6,7 +6,9 @@ import (
 	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
@@ -36,8 +38,15 @@ func (o proxyOptions) sources(client kubernetes.Interface) (fetch.Sources, error
 }
 
 // modules prepares what runs WebAssembly filters.
-func (p *proxy) modules(from fetch.Sources, o proxyOptions, rooms *body.Rooms) (*wasm.Library, error) {
-	return wasm.NewLibrary(wasm.Options{CacheDir: o.filterCacheDir, Sources: from, Rooms: rooms, Observe: p.decided, Log: p.log.WithName("wasm")})
+func (p *proxy) modules(cfg *rest.Config, own *http.Client, from fetch.Sources, o proxyOptions, rooms *body.Rooms) (*wasm.Library, error) {
+	client, err := dynamic.NewForConfigAndClient(cfg, own)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
+	}
+	return wasm.NewLibrary(wasm.Options{
+		CacheDir: o.filterCacheDir, Sources: from, Rooms: rooms, Client: client, LookupLimit: o.lookupMemory.Value(),
+		Observe: p.decided, Log: p.log.WithName("wasm"),
+	})
 }
 
 // registryLogin finds credentials of registries where docker keeps them; nil is

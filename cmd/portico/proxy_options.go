@@ -53,6 +53,7 @@ type proxyOptions struct {
 	watchPolicies  bool
 	filterCacheDir string
 	registryConfig string
+	lookupMemory   resource.QuantityValue
 	decisions      decisionOptions
 
 	metricsAddress    string
@@ -76,6 +77,7 @@ func defaultProxyOptions() *proxyOptions {
 		watchPolicies:  true,
 		decisions:      decisionOptions{sample: 1, perSecond: 100, mask: []string{"user.extra"}},
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
+		lookupMemory:   resource.QuantityValue{Quantity: resource.MustParse("64Mi")},
 		replicas:       replicaOptions{advertisePort: 6444},
 		metricsAddress: "127.0.0.1:8080",
 		healthAddress:  ":8081",
@@ -133,6 +135,7 @@ func (o *proxyOptions) addCallerFlags(f *pflag.FlagSet) {
 func (o *proxyOptions) addMemoryFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.watchCache, "watch-cache", o.watchCache, "Answer reads from memory where the proxy's own identity may list and watch the resource, and the caller may have the answer.")
 	f.Var(&o.cacheMemory, "cache-memory-limit", "How much memory collections may take together; what does not fit is read upstream. 0 means no bound.")
+	f.Var(&o.lookupMemory, "lookup-memory-limit", "How much memory may take together what WebAssembly filters look up. A filter whose contextResources do not fit is not in force. 0 means no bound.")
 }
 
 func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {

@@ -39,6 +39,7 @@ type class struct {
 	memoryMiB int32
 	handler   bool // it has http_handler, and nothing else
 	kv, clock bool
+	lookup    bool
 }
 
 // NewEngine returns an engine that keeps compiled code in dir; an empty dir
@@ -103,6 +104,7 @@ type Spec struct {
 	ABI          v1alpha1.WasmABI // empty is PorticoV1
 	Code, Config []byte
 	Capabilities []abi.Capability
+	Known        *Known // for the capability lookup
 	MemoryMiB    int32
 	Instances    int
 	WallClock    time.Duration
@@ -112,7 +114,8 @@ func (s *Spec) class() class {
 	if s.ABI == v1alpha1.WasmHTTPWasmV1 {
 		return class{memoryMiB: s.MemoryMiB, handler: true}
 	}
-	return class{s.MemoryMiB, false, slices.Contains(s.Capabilities, abi.CapabilityKV), slices.Contains(s.Capabilities, abi.CapabilityClock)}
+	granted := func(c abi.Capability) bool { return slices.Contains(s.Capabilities, c) }
+	return class{memoryMiB: s.MemoryMiB, kv: granted(abi.CapabilityKV), clock: granted(abi.CapabilityClock), lookup: granted(abi.CapabilityLookup)}
 }
 
 // Module is a compiled module with its instances.

@@ -90,6 +90,9 @@ func hostFunctions(c class) []hostFunction {
 	if c.clock {
 		functions = append(functions, hostFunction{abi.NowMillis, nil, getter, func(x *exchange) { x.stack[0] = uint64(time.Now().UnixMilli()) }})
 	}
+	if c.lookup {
+		functions = append(functions, hostFunction{abi.Lookup, types(10), getter, lookup})
+	}
 	return functions
 }
 
@@ -126,11 +129,14 @@ func (x *exchange) text(n, limit int) string {
 	return string(b[:min(len(b), limit)])
 }
 
-// key is the name that parameters 0 and 1 are. It must be whole. It is the
+// key is the name that parameters 0 and 1 are.
+func (x *exchange) key() string { return x.word(0) }
+
+// word is the name that parameters n and n+1 are. It must be whole. It is the
 // guest's memory: whoever keeps it clones it, and reads it before anything is
 // written.
-func (x *exchange) key() string {
-	b := x.bytes(0)
+func (x *exchange) word(n int) string {
+	b := x.bytes(n)
 	if len(b) > maxKey {
 		panic(errLong)
 	}
@@ -297,4 +303,19 @@ func endGet(x *exchange) {
 func kvAdd(x *exchange) {
 	ttl := min(max(int64(x.stack[3]), 1), int64(24*time.Hour/time.Millisecond))
 	x.stack[0] = uint64(x.instance.module.counters.add(strings.Clone(x.key()), int64(x.stack[2]), time.Duration(ttl)*time.Millisecond))
+}
+
+func lookup(x *exchange) {
+	if x.early {
+		panic(errTooEarly)
+	}
+	object, err := x.instance.module.spec.Known.find(x.word(0), x.word(2), x.word(4))
+	if errors.Is(err, errNotDeclared) {
+		panic(err)
+	}
+	if err != nil {
+		x.unknown = err
+	}
+	k, value := read(object, x.word(6))
+	x.give(8, k, value)
 }

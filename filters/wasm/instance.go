@@ -43,7 +43,9 @@ type call struct {
 	denial   *Denial
 	warnings []string
 	failure  string
-	effects  bool // respond and warn are heard
+	effects  bool  // respond and warn are heard
+	early    bool  // the guest is being configured
+	unknown  error // why it was told that there is nothing of what it looked up
 }
 
 type instanceKey struct{}
@@ -93,7 +95,7 @@ func (d *deadline) Err() error {
 func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i := &instance{module: m}
 	i.clock = newDeadline(ctx, i)
-	i.call = &call{}
+	i.call = &call{early: true}
 	defer func() { i.call = nil }()
 	i.clock.timer.Reset(instantiateTimeout)
 	defer i.clock.timer.Stop()
@@ -165,6 +167,7 @@ func (m *Module) run(i *instance, f api.Function, c *call) (int32, error) {
 	answer, err := m.invoke(i, f, c)
 	if err == nil {
 		m.idle <- i
+		err = c.unknown
 	}
 	return int32(uint32(answer)), err
 }
@@ -183,6 +186,9 @@ func (m *Module) invoke(i *instance, f api.Function, c *call, parameters ...uint
 	i.close(context.WithoutCancel(i.clock))
 	m.broken <- struct{}{}
 	exit := (*sys.ExitError)(nil)
+	if errors.Is(err, errNotDeclared) {
+		return 0, errNotDeclared
+	}
 	if !inTime || errors.As(err, &exit) && exit.ExitCode() == sys.ExitCodeDeadlineExceeded {
 		return 0, errTimeout
 	}

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/portico-proxy/portico/core/body"
 	"github.com/portico-proxy/portico/core/config"
@@ -38,7 +40,12 @@ type Options struct {
 	Observe  Observer
 	// Rooms is where objects are judged. Nil makes some.
 	Rooms *body.Rooms
-	Log   logr.Logger
+	// Client reads what modules may look up, under the proxy's own identity. Without
+	// one nothing of that is known.
+	Client dynamic.Interface
+	// LookupLimit is how much memory that may take, in bytes; 0 means no bound.
+	LookupLimit int64
+	Log         logr.Logger
 }
 
 // Library has the modules of the configuration that is in force. It outlives
@@ -48,6 +55,7 @@ type Library struct {
 	engine  *Engine
 	fetcher *fetch.Fetcher
 	rooms   *body.Rooms
+	follows *follower
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
@@ -61,6 +69,8 @@ type shelf struct {
 	bad    string  // the key of what was not good, if that is newer
 	err    error   // of bad
 	took   time.Duration
+	// looksUp is what the module may.
+	looksUp []v1alpha1.ContextResource
 }
 
 // NewLibrary returns an empty library.
@@ -79,21 +89,28 @@ func NewLibrary(o Options) (*Library, error) {
 	if o.CacheDir != "" {
 		kept = filepath.Join(o.CacheDir, "modules")
 	}
-	l := &Library{options: o, engine: engine, fetcher: fetch.New(o.Sources, kept, o.Log), rooms: o.Rooms, shelves: map[string]*shelf{}}
+	l := &Library{
+		options: o, engine: engine, fetcher: fetch.New(o.Sources, kept, o.Log), rooms: o.Rooms,
+		follows: newFollower(o.Client, o.LookupLimit, o.Log), shelves: map[string]*shelf{},
+	}
 	l.filter = newFilter(nil, nil, l.rooms, o.Observe, o.Log)
 	return l, nil
 }
 
 func unobserved(*v1alpha1.FilterBindingSpec, string, string, time.Duration) {}
 
-// Start fetches modules until ctx ends, and calls again whenever Compile may come
-// to something else. Then it closes all modules: no request may be on its way.
+// Start fetches modules, and follows what they may look up, until ctx ends, and
+// calls again whenever Compile may come to something else. Then it closes all
+// modules: no request may be on its way.
 func (l *Library) Start(ctx context.Context, again func() error) error {
-	err := l.fetcher.Run(ctx, func() {
+	anew := func() {
 		if err := again(); err != nil {
 			l.options.Log.Error(err, "policies refused; the ones before stay in force")
 		}
-	})
+	}
+	l.follows.start(ctx, anew)
+	err := l.fetcher.Run(ctx, anew)
+	l.follows.wait()
 	l.close(context.WithoutCancel(ctx))
 	return err
 }
@@ -130,12 +147,15 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fetcher.Begin()
+	wanted := map[v1alpha1.ContextResource]bool{}
 	for _, o := range s.Objects {
 		if w, ok := o.(*v1alpha1.WasmFilter); ok {
 			l.put(ctx, w, kept, found)
+			kept[w.Name].want(w, wanted)
 		}
 	}
 	l.fetcher.End()
+	l.follows.keep(wanted)
 	views := bindings(s, v1alpha1.PhaseView, kept, found)
 	keepViews(l.filter.views, views)
 	next := newFilter(bindings(s, v1alpha1.PhaseRestrict, kept, found), views, l.rooms, l.options.Observe, l.options.Log)
@@ -150,6 +170,13 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	return next, found
 }
 
+// want adds what a module looks up, be it in force or about to be.
+func (s *shelf) want(w *v1alpha1.WasmFilter, wanted map[v1alpha1.ContextResource]bool) {
+	for _, r := range slices.Concat(s.looksUp, w.Spec.ContextResources) {
+		wanted[r] = true
+	}
+}
+
 // put compiles w, unless that has been done, and puts it among those kept.
 func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[string]*shelf, found config.Findings) {
 	if kept[w.Name] != nil {
@@ -162,6 +189,9 @@ func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[stri
 	case err == nil:
 		found.Add(w, config.IsCompiled(fmt.Sprintf("It was compiled in %d ms.", shelf.took.Milliseconds())))
 		return
+	case errors.Is(err, errNotKnown):
+		shelf.wait(w, err, found)
+		return
 	case errors.Is(err, fetch.ErrFetching):
 		found.Add(w, config.NotCompiled("Fetching", err.Error()))
 	default:
@@ -172,6 +202,12 @@ func (l *Library) put(ctx context.Context, w *v1alpha1.WasmFilter, kept map[stri
 		return
 	}
 	found.Add(w, config.NotInForce("NoModule", "The module before this one stays in force."))
+}
+
+// wait says why w is not in force although nothing is wrong with its module.
+func (s *shelf) wait(w *v1alpha1.WasmFilter, why error, found config.Findings) {
+	s.bad, s.err = "", why
+	found.Add(w, config.NotInForce("LookupUnknown", why.Error()))
 }
 
 // update makes the shelf hold what w asks for, or leaves what it holds.
@@ -187,17 +223,23 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	key := keyOf(w, content.Identity)
 	if s.module != nil && s.key == key {
 		s.bad, s.err = "", nil
-		return nil
+		return s.module.spec.Known.err()
 	}
 	if s.err != nil && s.bad == key {
 		return s.err
+	}
+	known := l.known(w)
+	if err := known.err(); err != nil {
+		return err
 	}
 	code, err := content.Read()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	m, err := l.engine.Load(ctx, SpecOf(w, code))
+	spec := SpecOf(w, code)
+	spec.Known = known
+	m, err := l.engine.Load(ctx, spec)
 	if err != nil {
 		l.options.Log.Error(err, "WasmFilter refused", "name", w.Name)
 		s.bad, s.err = key, err
@@ -205,8 +247,16 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	}
 	m.hold()
 	s.drop(ctx)
-	*s = shelf{key: key, module: m, took: time.Since(began)}
+	*s = shelf{key: key, module: m, took: time.Since(began), looksUp: w.Spec.ContextResources}
 	return nil
+}
+
+// known is what w may look up; nil is nothing.
+func (l *Library) known(w *v1alpha1.WasmFilter) *Known {
+	if !slices.Contains(w.Spec.Capabilities, v1alpha1.WasmLookup) {
+		return nil
+	}
+	return l.follows.know(w.Spec.ContextResources)
 }
 
 // sourceOf is where a module is to be had from.
@@ -253,6 +303,14 @@ func SpecOf(w *v1alpha1.WasmFilter, code []byte) Spec {
 	return s
 }
 
+// fails is why no request can be judged.
+func (b *binding) fails() error {
+	if b.module == nil {
+		return b.err
+	}
+	return b.module.spec.Known.err()
+}
+
 // bindings joins the FilterBindings of a phase with their modules.
 func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string]*shelf, found config.Findings) []*binding {
 	var all []*binding
@@ -264,9 +322,9 @@ func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string
 		if phase == v1alpha1.PhaseView {
 			bound.becomeView()
 		}
-		if bound.module == nil {
+		if why := bound.fails(); why != nil {
 			found.Add(runtime.Object(b), config.NotInForce("NoModule", fmt.Sprintf(
-				"WasmFilter %s: %v. Requests that the binding matches fare as failurePolicy says.", b.Spec.FilterRef.Name, bound.err)))
+				"WasmFilter %s: %v. Requests that the binding matches fare as failurePolicy says.", b.Spec.FilterRef.Name, why)))
 		}
 		all = append(all, bound)
 	}

@@ -3,6 +3,7 @@ package wasm
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -258,8 +259,11 @@ func (f *Filter) failed(b *binding, err error, began time.Time) error {
 		f.log.Error(err, "filter failed; the request passes", "binding", b.name)
 		return nil
 	}
+	if errors.Is(err, errNotKnown) {
+		err = errNotKnown // why is the operator's business
+	}
 	message := "filter " + b.name + ": " + err.Error()
-	if b.module == nil || err == errBusy { //nolint:errorlint // it is never wrapped
+	if b.module == nil || errors.Is(err, errBusy) || errors.Is(err, errNotKnown) {
 		return unavailable(message)
 	}
 	f.log.Error(err, "filter failed; the request is refused", "binding", b.name)

@@ -38,6 +38,7 @@ const (
 	KVGet         = "kv_get"
 	KVAdd         = "kv_add"
 	NowMillis     = "now_ms"
+	Lookup        = "lookup"
 )
 
 // A Kind says what a getter found. It is the upper half of the getter's result.
@@ -152,8 +153,9 @@ type Capability string
 
 // The capabilities.
 const (
-	CapabilityKV    Capability = "kv"
-	CapabilityClock Capability = "clock"
+	CapabilityKV     Capability = "kv"
+	CapabilityClock  Capability = "clock"
+	CapabilityLookup Capability = "lookup"
 )
 
 // Sealed reports whether a field is one that says which object it is, or holds

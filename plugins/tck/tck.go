@@ -53,10 +53,39 @@ var Cases = []Case{
 	{Name: "sealed", Object: `{"metadata":{"name":"web","labels":{"hide":"rename"}}}`},
 }
 
+// Known are the objects that guests of the cases about lookup can look up, by
+// their resources. Of deployments.apps there are those of the namespace shop
+// alone.
+var Known = map[string][]string{
+	"namespaces":       {`{"metadata":{"name":"shop","labels":{"team":"till"}}}`, `{"metadata":{"name":"bank"}}`},
+	"deployments.apps": {`{"metadata":{"name":"web","namespace":"shop"},"spec":{"template":{"kind":"Pod"}}}`},
+}
+
+// LookupCases are those that guests with the capability lookup know. With the
+// header undeclared or elsewhere they look up what they may not, which fails.
+var LookupCases = []Case{
+	{Name: "nothing"},
+	{Name: "label", Header: "label", Want: Answer{Warnings: []string{"till"}}},
+	{Name: "nested", Header: "nested", Want: Answer{Warnings: []string{"Pod"}}},
+	{Name: "missing", Header: "missing", Want: Answer{Warnings: []string{"none"}}},
+	{Name: "object", Object: `{"metadata":{"name":"web"}}`, Want: Answer{Patched: `{"metadata":{"labels":{"team":"till"},"name":"web"}}`}},
+}
+
 // Run asks a guest about every case.
 func Run(t *testing.T, ask func(Case) (Answer, error)) {
 	t.Helper()
-	for _, c := range Cases {
+	run(t, Cases, ask)
+}
+
+// RunLookup asks a guest that may look things up about every case of that.
+func RunLookup(t *testing.T, ask func(Case) (Answer, error)) {
+	t.Helper()
+	run(t, LookupCases, ask)
+}
+
+func run(t *testing.T, cases []Case, ask func(Case) (Answer, error)) {
+	t.Helper()
+	for _, c := range cases {
 		got, err := ask(c)
 		if err != nil || !reflect.DeepEqual(got, c.Want) {
 			t.Errorf("%s: got %+v, %v; want %+v", c.Name, got, err, c.Want)
@@ -77,6 +106,18 @@ func Guest(tb testing.TB, language string) []byte {
 		return FromC(tb, filepath.Join(dir, "guest.c"))
 	}
 	return FromGo(tb, dir)
+}
+
+// LookupGuest builds the guest of the cases about lookup in a language, or skips
+// the test.
+func LookupGuest(tb testing.TB, language string) []byte {
+	tb.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(here), "guests", language)
+	if language == "c" {
+		return FromC(tb, filepath.Join(dir, "lookup.c"))
+	}
+	return FromGo(tb, filepath.Join(dir, "lookup"))
 }
 
 // FromC builds a guest from a file, or skips the test where there is no clang.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 var (
 	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	ociPattern    = regexp.MustCompile(`^[^@]+@sha256:[0-9a-f]{64}$`)
+
+	groupPattern   = regexp.MustCompile(`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`)
+	versionPattern = regexp.MustCompile(`^(v[a-z0-9]+)?$`)
+	namePattern    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 )
 
 // maxWallClock bounds how long a request may be held up by one call.
@@ -29,8 +34,9 @@ func (f *WasmFilter) Validate() error {
 	}
 	all = append(all, f.Spec.validateABI(spec)...)
 	for i, c := range f.Spec.Capabilities {
-		all = append(all, oneOf(spec.Child("capabilities").Index(i), c, WasmKV, WasmClock)...)
+		all = append(all, oneOf(spec.Child("capabilities").Index(i), c, WasmKV, WasmClock, WasmLookup)...)
 	}
+	all = append(all, f.Spec.validateContext(spec)...)
 	l, at := f.Spec.Limits, spec.Child("limits")
 	all = append(all, within(at.Child("memoryMiB"), l.MemoryMiB, 1024)...)
 	all = append(all, within(at.Child("instances"), l.Instances, 64)...)
@@ -46,6 +52,35 @@ func (s *WasmFilterSpec) validateABI(at *field.Path) field.ErrorList {
 		all = append(all, field.Forbidden(at.Child("capabilities"), "a module of HTTPWasmV1 cannot be granted capabilities"))
 	}
 	return all
+}
+
+// maxContextResources bounds what one module may look up.
+const maxContextResources = 16
+
+func (s *WasmFilterSpec) validateContext(spec *field.Path) (all field.ErrorList) {
+	at := spec.Child("contextResources")
+	if slices.Contains(s.Capabilities, WasmLookup) != (len(s.ContextResources) > 0) {
+		all = append(all, field.Invalid(at, len(s.ContextResources), "the capability lookup and contextResources need each other"))
+	}
+	if len(s.ContextResources) > maxContextResources {
+		all = append(all, field.TooMany(at, len(s.ContextResources), maxContextResources))
+	}
+	for i, r := range s.ContextResources {
+		all = append(all, matches(at.Index(i).Child("group"), r.Group, groupPattern)...)
+		all = append(all, matches(at.Index(i).Child("version"), r.Version, versionPattern)...)
+		all = append(all, matches(at.Index(i).Child("resource"), r.Resource, namePattern)...)
+		if r.Namespace != "" {
+			all = append(all, matches(at.Index(i).Child("namespace"), r.Namespace, namePattern)...)
+		}
+	}
+	return all
+}
+
+func matches(at *field.Path, got string, pattern *regexp.Regexp) field.ErrorList {
+	if pattern.MatchString(got) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, got, "must match "+pattern.String())}
 }
 
 // within accepts 0, which means the default, to most.

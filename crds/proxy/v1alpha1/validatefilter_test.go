@@ -15,6 +15,9 @@ func TestValidateKeepsTheRulesOfWasmFilters(t *testing.T) {
 	limited := func(l WasmLimits) WasmFilterSpec {
 		return WasmFilterSpec{Source: WasmSource{File: "f.wasm"}, Limits: l}
 	}
+	looking := func(at ...ContextResource) WasmFilterSpec {
+		return WasmFilterSpec{Source: WasmSource{File: "f"}, Capabilities: []WasmCapability{WasmLookup}, ContextResources: at}
+	}
 	tests := map[string]struct {
 		spec WasmFilterSpec
 		want string // "" if it is good
@@ -37,6 +40,15 @@ func TestValidateKeepsTheRulesOfWasmFilters(t *testing.T) {
 		"unknown-abi":       {WasmFilterSpec{Source: WasmSource{File: "f"}, ABI: "ProxyWasm"}, "spec.abi"},
 		"http-wasm-power":   {WasmFilterSpec{Source: WasmSource{File: "f"}, ABI: WasmHTTPWasmV1, Capabilities: []WasmCapability{WasmKV}}, "spec.capabilities"},
 		"unknown-power":     {WasmFilterSpec{Source: WasmSource{File: "f"}, Capabilities: []WasmCapability{"files"}}, "spec.capabilities[0]"},
+		"lookup":            {looking(ContextResource{Resource: "namespaces"}, ContextResource{Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop"}), ""},
+		"lookup-nothing":    {looking(), "spec.contextResources"},
+		"lookup-ungranted":  {WasmFilterSpec{Source: WasmSource{File: "f"}, ContextResources: []ContextResource{{Resource: "pods"}}}, "spec.contextResources"},
+		"lookup-everything": {looking(ContextResource{Resource: "*"}), "spec.contextResources[0].resource"},
+		"lookup-part":       {looking(ContextResource{Resource: "pods/log"}), "spec.contextResources[0].resource"},
+		"lookup-group":      {looking(ContextResource{Group: "apps/v1", Resource: "deployments"}), "spec.contextResources[0].group"},
+		"lookup-version":    {looking(ContextResource{Version: "1", Resource: "pods"}), "spec.contextResources[0].version"},
+		"lookup-namespace":  {looking(ContextResource{Resource: "pods", Namespace: "../x"}), "spec.contextResources[0].namespace"},
+		"lookup-much":       {looking(make([]ContextResource, 17)...), "spec.contextResources"},
 		"too-much-memory":   {limited(WasmLimits{MemoryMiB: 4096}), "spec.limits.memoryMiB"},
 		"less-than-nothing": {limited(WasmLimits{Instances: -1}), "spec.limits.instances"},
 		"too-long":          {limited(WasmLimits{WallClock: &metav1.Duration{Duration: time.Hour}}), "spec.limits.wallClock"},

@@ -39,6 +39,7 @@ type WasmFilterList struct {
 // WasmFilterSpec is what a WasmFilter asks for.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.abi) || self.abi != 'HTTPWasmV1' || !has(self.capabilities) || size(self.capabilities) == 0",message="a module of HTTPWasmV1 cannot be granted capabilities"
+// +kubebuilder:validation:XValidation:rule="(has(self.capabilities) && 'lookup' in self.capabilities) == (has(self.contextResources) && size(self.contextResources) > 0)",message="the capability lookup and contextResources need each other"
 type WasmFilterSpec struct {
 	// Source is where the module is.
 	Source WasmSource `json:"source"`
@@ -62,6 +63,15 @@ type WasmFilterSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	Capabilities []WasmCapability `json:"capabilities,omitempty"`
+
+	// ContextResources are what the module may look up by the capability lookup.
+	// Each proxy that runs the module keeps all their objects in memory, so its
+	// identity must be allowed to list and watch them.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	ContextResources []ContextResource `json:"contextResources,omitempty"`
 
 	// Limits bound what the module may use.
 	//
@@ -150,16 +160,49 @@ type WasmConfigMap struct {
 	Key string `json:"key"`
 }
 
+// ContextResource is a resource whose objects a module may look up: all of them,
+// or those in one namespace.
+type ContextResource struct {
+	// Group is the resource's API group; empty is the core group.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
+
+	// Version is the one that objects are read in; v1 by default.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^v[a-z0-9]+$`
+	// +kubebuilder:validation:MaxLength=63
+	Version string `json:"version,omitempty"`
+
+	// Resource is the plural name, such as namespaces.
+	//
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
+	Resource string `json:"resource"`
+
+	// Namespace is the one whose objects can be looked up; empty is all of them.
+	//
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+}
+
 // WasmCapability is something that a module may do only if it was granted: kv
-// keeps counters between requests, clock tells the time.
+// keeps counters between requests, clock tells the time, lookup looks up objects
+// of contextResources.
 //
-// +kubebuilder:validation:Enum=kv;clock
+// +kubebuilder:validation:Enum=kv;clock;lookup
 type WasmCapability string
 
 // The capabilities.
 const (
-	WasmKV    WasmCapability = "kv"
-	WasmClock WasmCapability = "clock"
+	WasmKV     WasmCapability = "kv"
+	WasmClock  WasmCapability = "clock"
+	WasmLookup WasmCapability = "lookup"
 )
 
 // WasmLimits bound what a module may use. What is not set has its default.

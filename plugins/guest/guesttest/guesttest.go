@@ -28,6 +28,10 @@ type Input struct {
 	// Counters are those of the capability kv; the filter changes them.
 	Counters map[string]int64
 	Now      int64 // in milliseconds since 1970
+	// Known are the objects that can be looked up, as JSON, by their resource,
+	// such as namespaces or deployments.apps. Resources that are not here are not
+	// declared.
+	Known map[string][]string
 }
 
 // Output is what a filter said.
@@ -238,4 +242,21 @@ func (p *player) Remove(pointer string) int32 {
 	}
 	delete(m, path[len(path)-1])
 	return abi.PatchOK
+}
+
+// Lookup panics where a proxy would have the filter fail.
+func (p *player) Lookup(resource, namespace, name, pointer string) (abi.Kind, string) {
+	objects, declared := p.in.Known[resource]
+	if !declared {
+		panic("guesttest: " + resource + " is looked up, and Input.Known has none")
+	}
+	for _, text := range objects {
+		o := parse(text)
+		_, n := get(o, "/metadata/name")
+		_, in := get(o, "/metadata/namespace")
+		if n == name && in == namespace {
+			return get(o, pointer)
+		}
+	}
+	return abi.Absent, ""
 }

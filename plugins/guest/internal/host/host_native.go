@@ -26,6 +26,7 @@ type Host interface {
 	Count(key string, delta, ttlMillis int64) int64
 	Counted(key string) int64
 	Now() int64
+	Lookup(resource, namespace, name, pointer string) (abi.Kind, string)
 }
 
 // Config is a value of the configuration.
@@ -83,3 +84,8 @@ func Counted(key string) int64 { return Current.Counted(key) }
 
 // Now is the time in milliseconds since 1970.
 func Now() int64 { return Current.Now() }
+
+// Lookup is a value of an object that the proxy knows.
+func Lookup(resource, namespace, name, pointer string) (abi.Kind, string) {
+	return Current.Lookup(resource, namespace, name, pointer)
+}

@@ -193,6 +193,21 @@ func kvGet(key string) int64
 //go:wasmimport portico.v1 now_ms
 func nowMillis() int64
 
+//go:wasmimport portico.v1 lookup
+func lookup(resource, namespace, name, pointer string, buf unsafe.Pointer, limit uint32) uint64
+
+// Lookup is a value of an object that the proxy knows.
+func Lookup(resource, namespace, name, pointer string) (abi.Kind, string) {
+	r := lookup(resource, namespace, name, pointer, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
+	if uint32(r) == 0 {
+		return abi.Kind(r >> 32), ""
+	}
+	if !fits(r) {
+		return Lookup(resource, namespace, name, pointer)
+	}
+	return found(r)
+}
+
 // Count adds to a counter.
 func Count(key string, delta, ttlMillis int64) int64 { return kvAdd(key, delta, ttlMillis) }
 
