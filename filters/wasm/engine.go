@@ -30,7 +30,7 @@ type Engine struct {
 	open  atomic.Int32 // modules that are
 
 	mu       sync.Mutex
-	runtimes map[class]wazero.Runtime
+	runtimes map[class]*machine
 }
 
 // A class of modules shares a runtime: in wazero, the memory limit and what can
@@ -42,10 +42,16 @@ type class struct {
 	lookup    bool
 }
 
+// machine is a runtime of wazero's, with its wheels.
+type machine struct {
+	wazero.Runtime
+	wheels *wheels
+}
+
 // NewEngine returns an engine that keeps compiled code in dir; an empty dir
 // keeps it in memory.
 func NewEngine(dir string, log logr.Logger) (*Engine, error) {
-	e := &Engine{log: log, cache: wazero.NewCompilationCache(), runtimes: map[class]wazero.Runtime{}}
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), runtimes: map[class]*machine{}}
 	if dir != "" {
 		var err error
 		if e.cache, err = wazero.NewCompilationCacheWithDir(dir); err != nil {
@@ -72,7 +78,7 @@ func (e *Engine) Close(ctx context.Context) error {
 }
 
 // runtime returns the one for a class, and makes it first.
-func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
+func (e *Engine) runtime(ctx context.Context, c class) (*machine, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r, ok := e.runtimes[c]; ok {
@@ -94,8 +100,12 @@ func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
 	if _, err := host.Instantiate(ctx); err != nil {
 		return nil, fmt.Errorf("provide what guests import: %w", err)
 	}
-	e.runtimes[c] = r
-	return r, nil
+	wheels, err := newWheels(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("provide wheels: %w", err)
+	}
+	e.runtimes[c] = &machine{r, wheels}
+	return e.runtimes[c], nil
 }
 
 // Spec is a module and how it shall run.
@@ -125,6 +135,7 @@ type Module struct {
 	log                        logr.Logger
 	runtime                    wazero.Runtime
 	compiled                   wazero.CompiledModule
+	wheels                     *wheels
 	onRequest, onObject, onEnd bool
 	handler, bodies            bool // see handles
 	counters                   *counters
@@ -148,7 +159,7 @@ func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
 		return nil, fmt.Errorf("compile filter %s: %w", s.Name, err)
 	}
 	m := &Module{
-		engine: e, spec: s, log: e.log.WithValues("filter", s.Name), runtime: r, compiled: compiled, counters: newCounters(),
+		engine: e, spec: s, log: e.log.WithValues("filter", s.Name), runtime: r.Runtime, wheels: r.wheels, compiled: compiled, counters: newCounters(),
 		idle: make(chan *instance, s.Instances), broken: make(chan struct{}, s.Instances),
 	}
 	e.open.Add(1)

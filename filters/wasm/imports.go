@@ -247,7 +247,12 @@ func (x *exchange) objectGet(of func(*objects) []byte) {
 		x.stack[0] = abi.Result(abi.Absent, 0)
 		return
 	}
-	k, value := read(of(x.object), pointer)
+	b := of(x.object)
+	if len(b) == 0 {
+		x.stack[0] = abi.Result(abi.Absent, 0)
+		return
+	}
+	k, value := kindOf(x.instance.finder.Get(b, pointer))
 	x.give(2, k, value)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
+	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -26,10 +27,14 @@ type instance struct {
 	call   *call // what host functions are about, during a call
 	// Of the call that runs, and here so that it need not be made for each.
 	exchange exchange
+	finder   document.Finder
 	stack    [2]uint64
 	features uint32 // of http_handler, that the guest enabled when it began
 
-	onRequest, onObject, onEnd    api.Function
+	driver *driver             // nil if the guest has nothing that it calls
+	yield  func(struct{}) bool // the driver's
+
+	onEnd                         api.Function
 	handleRequest, handleResponse api.Function
 }
 
@@ -51,25 +56,69 @@ type call struct {
 type instanceKey struct{}
 
 // deadline is the context of all calls of an instance. A context of its own for
-// each call, with a timer of its own, would cost more than most calls do.
+// each call, with a timer of its own, would cost more than most calls do, and so
+// would it to set the timer for each: it goes off now and then while there are
+// calls, and sees how long the one that runs has been running.
 type deadline struct {
 	context.Context
 	of    *instance
 	timer *time.Timer
 	over  chan struct{}
-	fired atomic.Bool
+
+	began atomic.Int64 // when the call that runs did, see now; 0 if there is none, and tooSlow if it was
+	limit atomic.Int64 // how long it may take, in nanoseconds
+	armed atomic.Bool  // the timer will go off
 }
+
+// tooSlow is what began is of a call that was. None comes after it.
+const tooSlow = -1
+
+// epoch is what calls' times are counted from.
+var epoch = time.Now()
+
+func now() int64 { return int64(time.Since(epoch)) + 1 }
 
 func newDeadline(ctx context.Context, i *instance) *deadline {
 	d := &deadline{Context: context.WithoutCancel(ctx), of: i, over: make(chan struct{})}
-	d.timer = time.AfterFunc(time.Hour, d.fire)
+	d.timer = time.AfterFunc(time.Hour, d.look)
 	d.timer.Stop()
 	return d
 }
 
-func (d *deadline) fire() {
-	if d.fired.CompareAndSwap(false, true) {
-		close(d.over)
+// begin gives a call so long.
+func (d *deadline) begin(limit time.Duration) (began int64) {
+	began = now()
+	d.limit.Store(int64(limit))
+	d.began.Store(began)
+	if d.armed.CompareAndSwap(false, true) {
+		d.timer.Reset(limit)
+	}
+	return began
+}
+
+// end reports whether the call that began then was in time.
+func (d *deadline) end(began int64) bool { return d.began.CompareAndSwap(began, 0) }
+
+// look ends the call that runs if it was too slow, and otherwise looks again when it
+// would be.
+func (d *deadline) look() {
+	for {
+		began := d.began.Load()
+		if left := time.Duration(began + d.limit.Load() - now()); began > 0 && left > 0 {
+			d.timer.Reset(left)
+			return
+		}
+		if began > 0 && d.began.CompareAndSwap(began, tooSlow) {
+			close(d.over)
+			return
+		}
+		if began > 0 {
+			continue // it is another by now
+		}
+		d.armed.Store(false)
+		if d.began.Load() <= 0 || !d.armed.CompareAndSwap(false, true) {
+			return // whoever begins now sets the timer
+		}
 	}
 }
 
@@ -86,7 +135,7 @@ func (d *deadline) Done() <-chan struct{} { return d.over }
 
 // Err is what wazero closes the guest with.
 func (d *deadline) Err() error {
-	if d.fired.Load() {
+	if d.began.Load() == tooSlow {
 		return context.DeadlineExceeded
 	}
 	return nil
@@ -97,8 +146,8 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i.clock = newDeadline(ctx, i)
 	i.call = &call{early: true}
 	defer func() { i.call = nil }()
-	i.clock.timer.Reset(instantiateTimeout)
-	defer i.clock.timer.Stop()
+	began := i.clock.begin(instantiateTimeout)
+	defer i.clock.end(began)
 	var err error
 	start := []string{abi.ExportInitialize}
 	if m.handler {
@@ -109,12 +158,17 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("instantiate the module: %w", err)
 	}
-	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
-	i.onObject = i.guest.ExportedFunction(abi.ExportOnObject)
 	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
 	i.handleRequest = i.guest.ExportedFunction(exportHandleRequest)
 	i.handleResponse = i.guest.ExportedFunction(exportHandleResponse)
 	if err := i.configure(); err != nil {
+		i.close(ctx)
+		return nil, err
+	}
+	if !m.onRequest && !m.onObject {
+		return i, nil
+	}
+	if i.driver, err = i.drive(ctx); err != nil {
 		i.close(ctx)
 		return nil, err
 	}
@@ -138,6 +192,11 @@ func (i *instance) configure() error {
 
 func (i *instance) close(ctx context.Context) {
 	i.clock.timer.Stop()
+	if i.driver != nil {
+		if err := i.driver.close(ctx); err != nil {
+			i.module.log.Error(err, "close an instance")
+		}
+	}
 	if err := i.guest.Close(ctx); err != nil {
 		i.module.log.Error(err, "close an instance")
 	}
@@ -162,36 +221,48 @@ func (m *Module) acquire(ctx context.Context) (*instance, error) {
 	}
 }
 
-// run calls f about c on an instance, which is given back, or thrown away.
-func (m *Module) run(i *instance, f api.Function, c *call) (int32, error) {
-	answer, err := m.invoke(i, f, c)
+// ask calls a function of the guest about c, on an instance, which is given back, or
+// thrown away.
+func (m *Module) ask(i *instance, what guestFunction, c *call) (answer int32, err error) {
+	err = m.invoke(i, c, func() error {
+		answer, err = i.driver.call(what)
+		return err
+	})
 	if err == nil {
 		m.idle <- i
 		err = c.unknown
 	}
-	return int32(uint32(answer)), err
+	return answer, err
 }
 
-// invoke calls f about c on an instance, which is thrown away if that fails.
-func (m *Module) invoke(i *instance, f api.Function, c *call, parameters ...uint64) (uint64, error) {
+// invokeFunction calls f about c on an instance, which is thrown away if that
+// fails.
+func (m *Module) invokeFunction(i *instance, f api.Function, c *call, parameters ...uint64) (uint64, error) {
 	copy(i.stack[:], parameters)
+	err := m.invoke(i, c, func() error { return f.CallWithStack(i.clock, i.stack[:]) })
+	return i.stack[0], err
+}
+
+// invoke has a guest look at c, on an instance, which is thrown away if that fails.
+func (m *Module) invoke(i *instance, c *call, guest func() error) error {
 	i.call = c
-	i.clock.timer.Reset(m.spec.WallClock)
-	err := f.CallWithStack(i.clock, i.stack[:])
-	inTime := i.clock.timer.Stop()
+	began := i.clock.begin(m.spec.WallClock)
+	err := guest()
+	inTime := i.clock.end(began)
 	i.call, i.exchange = nil, exchange{}
+	i.finder.Forget()
 	if err == nil && inTime {
-		return i.stack[0], nil
+		return nil
 	}
 	i.close(context.WithoutCancel(i.clock))
 	m.broken <- struct{}{}
-	exit := (*sys.ExitError)(nil)
 	if errors.Is(err, errNotDeclared) {
-		return 0, errNotDeclared
+		return errNotDeclared
 	}
+	exit := (*sys.ExitError)(nil)
 	if !inTime || errors.As(err, &exit) && exit.ExitCode() == sys.ExitCodeDeadlineExceeded {
-		return 0, errTimeout
+		return errTimeout
 	}
 	m.log.V(1).Info("guest trapped", "reason", clean(err.Error(), abi.MaxLog))
-	return 0, errFailed
+	return errFailed
 }

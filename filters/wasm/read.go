@@ -11,7 +11,10 @@ func read(b []byte, pointer string) (abi.Kind, []byte) {
 	if len(b) == 0 {
 		return abi.Absent, nil
 	}
-	value, err := document.Get(b, pointer)
+	return kindOf(document.Get(b, pointer))
+}
+
+func kindOf(value []byte, err error) (abi.Kind, []byte) {
 	if err != nil {
 		return abi.Absent, nil
 	}

@@ -1,0 +1,106 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/portico-proxy/portico/plugins/tck"
+)
+
+func TestWheelsAreModules(t *testing.T) {
+	r := wazero.NewRuntime(t.Context())
+	defer r.Close(t.Context())
+	for has := range len(wheels{}.of) {
+		wheel, err := r.CompileModule(t.Context(), wheelOf(has))
+		if err != nil {
+			t.Fatalf("%02b: %v", has, err)
+		}
+		if got := len(wheel.ImportedFunctions()); got != 1+has&1+has>>1 {
+			t.Errorf("%02b: it imports %d functions", has, got)
+		}
+	}
+}
+
+func TestGuestsCannotImportWhatWheelsDo(t *testing.T) {
+	code := hostile(t, `__attribute__((import_module("host"), import_name("next"))) int next(int); EXPORT(on_request) int f(void) { return next(0); }`)
+	if _, err := engine(t).Load(t.Context(), spec(code)); err == nil || !strings.Contains(err.Error(), "host") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestEachCallHasItsOwnTime has calls end and begin around the moments at which
+// the one clock of an instance looks at them.
+func TestEachCallHasItsOwnTime(t *testing.T) {
+	d := newDeadline(t.Context(), nil)
+	defer d.timer.Stop()
+	fine := func(step string, began int64) {
+		t.Helper()
+		if !d.end(began) || d.Err() != nil {
+			t.Errorf("%s: a call that was in time was ended", step)
+		}
+	}
+	first := d.begin(time.Hour)
+	d.look()
+	fine("looked at", first)
+	second := d.begin(time.Hour) // with the clock of the first
+	d.look()
+	fine("the next", second)
+	d.look() // at none
+	if d.armed.Load() {
+		t.Error("the clock goes on for nobody")
+	}
+	third := d.begin(time.Nanosecond)
+	<-d.Done()
+	if d.end(third) || !errors.Is(d.Err(), context.DeadlineExceeded) {
+		t.Errorf("a call that was too slow: %v", d.Err())
+	}
+	d.look()
+}
+
+// TestGuestsLiveOnBetweenCalls has a guest in Go collect its garbage, and
+// grow, between calls and in them.
+func TestGuestsLiveOnBetweenCalls(t *testing.T) {
+	for _, language := range []string{"c", "go"} {
+		t.Run(language, func(t *testing.T) {
+			s := spec(tck.Guest(t, language))
+			s.Config, s.Instances = []byte(tck.Config), 1
+			m := load(t, s)
+			of, pair := facts("X-Case", "warn"), Pair{Current: []byte(`{"metadata":{"name":"web"}}`)}
+			for range 5000 {
+				if v, err := m.Request(t.Context(), of); err != nil || len(v.Warnings) != 1 || v.Warnings[0] != "jane" {
+					t.Fatalf("%+v, %v", v, err)
+				}
+				if v, err := m.Object(t.Context(), of, pair); err != nil || string(v.Patched) != `{"metadata":{"labels":{"team":"web"},"name":"web"}}` {
+					t.Fatalf("%s, %v", v.Patched, err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkHandler(b *testing.B) {
+	m := load(b, handlerSpec(fromC(b, handlerInC)))
+	for name, of := range map[string]Facts{"passes": facts(), "refuses": facts("X-Case", "refuse")} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				t := newRoundTrip(&of)
+				next, err := m.handleRequest(b.Context(), t)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if next {
+					t.answered(200, nil, nil)
+					if err := m.handleResponse(b.Context(), t, false); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
