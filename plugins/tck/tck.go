@@ -3,11 +3,7 @@
 package tck
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
-	"runtime"
 	"testing"
 )
 
@@ -91,68 +87,4 @@ func run(t *testing.T, cases []Case, ask func(Case) (Answer, error)) {
 			t.Errorf("%s: got %+v, %v; want %+v", c.Name, got, err, c.Want)
 		}
 	}
-}
-
-// Languages are those that guests of the cases are written in here.
-var Languages = []string{"c", "go"}
-
-// Guest builds the guest in a language, or skips the test where there is no
-// toolchain for it.
-func Guest(tb testing.TB, language string) []byte {
-	tb.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(here), "guests", language)
-	if language == "c" {
-		return FromC(tb, filepath.Join(dir, "guest.c"))
-	}
-	return FromGo(tb, dir)
-}
-
-// LookupGuest builds the guest of the cases about lookup in a language, or skips
-// the test.
-func LookupGuest(tb testing.TB, language string) []byte {
-	tb.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(here), "guests", language)
-	if language == "c" {
-		return FromC(tb, filepath.Join(dir, "lookup.c"))
-	}
-	return FromGo(tb, filepath.Join(dir, "lookup"))
-}
-
-// FromC builds a guest from a file, or skips the test where there is no clang.
-func FromC(tb testing.TB, source string) []byte {
-	tb.Helper()
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			tb.Skipf("guests in C need clang and lld: %v", err)
-		}
-	}
-	return built(tb, func(out string) *exec.Cmd {
-		return exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
-	})
-}
-
-// FromGo builds a guest from a directory.
-func FromGo(tb testing.TB, dir string) []byte {
-	tb.Helper()
-	return built(tb, func(out string) *exec.Cmd {
-		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", out, ".")
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
-		return cmd
-	})
-}
-
-func built(tb testing.TB, command func(out string) *exec.Cmd) []byte {
-	tb.Helper()
-	out := filepath.Join(tb.TempDir(), "guest.wasm")
-	cmd := command(out)
-	if log, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("%s: %v\n%s", cmd, err, log)
-	}
-	code, err := os.ReadFile(out)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return code
 }
