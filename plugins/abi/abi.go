@@ -1,5 +1,5 @@
 // Package abi holds the words that a WebAssembly plugin and its host share,
-// portico.v1; plugins/README.md says what they mean.
+// portico.v1; README.md beside it says what they mean.
 package abi
 
 // Module is the import module of all host functions.

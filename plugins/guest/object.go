@@ -11,16 +11,9 @@ import (
 // Object is the object that the filter is asked about. Fields are named by JSON
 // pointers (RFC 6901), as in /spec/containers/0/image, in which ~1 stands for a
 // slash and ~0 for a tilde; [Pointer] writes them.
-type Object struct {
-	previous bool
-}
+type Object struct{}
 
-func (o Object) get(pointer string) (abi.Kind, string) {
-	if o.previous {
-		return host.Previous(pointer)
-	}
-	return host.Object(pointer)
-}
+func (Object) get(pointer string) (abi.Kind, string) { return host.Object(pointer) }
 
 // changed says that the object was, in the call that runs.
 var changed bool
@@ -60,9 +53,6 @@ func (o Object) Has(pointer string) bool {
 	kind, _ := o.get(pointer)
 	return kind != abi.Absent && kind != abi.Null
 }
-
-// Previous is what the object was before, where there was something.
-func (Object) Previous() Object { return Object{previous: true} }
 
 // SetLabel gives the object a label, and SetAnnotation an annotation.
 func (o Object) SetLabel(key, s string) bool {

@@ -21,10 +21,10 @@ type Input struct {
 	// Attrs are attributes of the request, such as abi.User and abi.Verb.
 	Attrs          map[abi.Attr]string
 	Header, Params map[string]string
-	// Object and Previous are JSON.
-	Object, Previous string
-	Event            abi.Event
-	End              guest.End
+	// Object is JSON.
+	Object string
+	Event  abi.Event
+	End    guest.End
 	// Counters are those of the capability kv; the filter changes them.
 	Counters map[string]int64
 	Now      int64 // in milliseconds since 1970
@@ -51,7 +51,7 @@ type Output struct {
 // Run calls an exported function, such as on_request. Calls must not overlap: a
 // filter runs one at a time.
 func Run(in Input, exported func() int32) Output {
-	p := &player{in: in, object: parse(in.Object), previous: parse(in.Previous), config: parse(in.Config)}
+	p := &player{in: in, object: parse(in.Object), config: parse(in.Config)}
 	host.Current = p
 	p.out.Result = exported()
 	p.out.Object = encode(p.object)
@@ -65,9 +65,9 @@ func RunEnd(in Input, exported func()) Output {
 
 // player is a host of one call.
 type player struct {
-	in                       Input
-	out                      Output
-	object, previous, config any
+	in             Input
+	out            Output
+	object, config any
 }
 
 func parse(text string) (v any) {
@@ -153,17 +153,16 @@ func given(m map[string]string, name string) (abi.Kind, string) {
 	return abi.String, v
 }
 
-func (p *player) Config(pointer string) (abi.Kind, string)   { return get(p.config, pointer) }
-func (p *player) Object(pointer string) (abi.Kind, string)   { return get(p.object, pointer) }
-func (p *player) Previous(pointer string) (abi.Kind, string) { return get(p.previous, pointer) }
-func (p *player) Header(name string) (abi.Kind, string)      { return given(p.in.Header, name) }
-func (p *player) Param(name string) (abi.Kind, string)       { return given(p.in.Params, name) }
-func (p *player) Event() abi.Event                           { return p.in.Event }
-func (p *player) Warn(text string)                           { p.out.Warnings = append(p.out.Warnings, text) }
-func (p *player) Fail(text string)                           { p.out.Failure = text }
-func (p *player) Log(_ uint32, text string)                  { p.out.Logged = append(p.out.Logged, text) }
-func (p *player) Counted(key string) int64                   { return p.in.Counters[key] }
-func (p *player) Now() int64                                 { return p.in.Now }
+func (p *player) Config(pointer string) (abi.Kind, string) { return get(p.config, pointer) }
+func (p *player) Object(pointer string) (abi.Kind, string) { return get(p.object, pointer) }
+func (p *player) Header(name string) (abi.Kind, string)    { return given(p.in.Header, name) }
+func (p *player) Param(name string) (abi.Kind, string)     { return given(p.in.Params, name) }
+func (p *player) Event() abi.Event                         { return p.in.Event }
+func (p *player) Warn(text string)                         { p.out.Warnings = append(p.out.Warnings, text) }
+func (p *player) Fail(text string)                         { p.out.Failure = text }
+func (p *player) Log(_ uint32, text string)                { p.out.Logged = append(p.out.Logged, text) }
+func (p *player) Counted(key string) int64                 { return p.in.Counters[key] }
+func (p *player) Now() int64                               { return p.in.Now }
 
 func (p *player) Attr(id abi.Attr) (abi.Kind, string) {
 	if p.in.Attrs[id] == "" {

@@ -14,7 +14,6 @@ type Host interface {
 	Header(name string) (abi.Kind, string)
 	Param(name string) (abi.Kind, string)
 	Object(pointer string) (abi.Kind, string)
-	Previous(pointer string) (abi.Kind, string)
 	Set(pointer, value string) int32
 	Remove(pointer string) int32
 	Event() abi.Event
@@ -43,9 +42,6 @@ func Param(name string) (abi.Kind, string) { return Current.Param(name) }
 
 // Object is a value of the object.
 func Object(pointer string) (abi.Kind, string) { return Current.Object(pointer) }
-
-// Previous is a value of what the object was before.
-func Previous(pointer string) (abi.Kind, string) { return Current.Previous(pointer) }
 
 // Set puts a JSON value into the object.
 func Set(pointer, value string) int32 { return Current.Set(pointer, value) }

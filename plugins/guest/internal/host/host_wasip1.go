@@ -21,9 +21,6 @@ func paramGet(name string, buf unsafe.Pointer, limit uint32) uint64
 //go:wasmimport portico.v1 object_get
 func objectGet(pointer string, buf unsafe.Pointer, limit uint32) uint64
 
-//go:wasmimport portico.v1 object_prev_get
-func objectPrevGet(pointer string, buf unsafe.Pointer, limit uint32) uint64
-
 //go:wasmimport portico.v1 object_set
 func objectSet(pointer, value string) int32
 
@@ -136,18 +133,6 @@ func Object(pointer string) (abi.Kind, string) {
 	}
 	if !fits(r) {
 		return Object(pointer)
-	}
-	return found(r)
-}
-
-// Previous is a value of what the object was before.
-func Previous(pointer string) (abi.Kind, string) {
-	r := objectPrevGet(pointer, unsafe.Pointer(unsafe.SliceData(buffer)), uint32(len(buffer)))
-	if uint32(r) == 0 {
-		return abi.Kind(r >> 32), ""
-	}
-	if !fits(r) {
-		return Previous(pointer)
 	}
 	return found(r)
 }
