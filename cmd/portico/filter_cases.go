@@ -72,7 +72,7 @@ func (o *tried) begin(ctx context.Context, log io.Writer) (*trial, error) {
 		return nil, fmt.Errorf("read --cases: %w", err)
 	}
 	t := &trial{}
-	if err := yaml.UnmarshalStrict(text, &t.cases); err != nil {
+	if t.cases, err = readCases(text); err != nil {
 		return nil, fmt.Errorf("read --cases=%s: %w", o.cases, err)
 	}
 	if t.engine, err = wasm.NewEngine("", printed(log)); err != nil {

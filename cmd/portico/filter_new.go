@@ -10,6 +10,7 @@ import (
 	"text/template"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // templates are the files of a new filter, by language; those beside the
@@ -61,6 +62,9 @@ func (f *newFilter) describe(dir string) (err error) {
 		}
 	}
 	f.Name, f.Go, f.Version = filepath.Base(f.Dir), "1.26", "v0.0.0"
+	if wrong := validation.IsDNS1123Subdomain(f.Name); len(wrong) > 0 {
+		return fmt.Errorf("the directory's name is the WasmFilter's, and %q cannot be: %s", f.Name, wrong[0])
+	}
 	if v, _, _ := strings.Cut(version(), "+"); strings.HasPrefix(v, "v") {
 		f.Version = v
 	}

@@ -37,6 +37,16 @@ func TestNewFilterOverwritesNothing(t *testing.T) {
 	}
 }
 
+func TestNewFilterHasANameThatAPolicyMayHave(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "Bad Name")
+	if _, err := portico(t, "filter", "new", dir); err == nil || !strings.Contains(err.Error(), `"Bad Name" cannot be`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the directory is there all the same")
+	}
+}
+
 func TestFilterCasesMustHold(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -68,7 +78,8 @@ func TestFilterCasesMustHold(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	misspelt := append(flags, "--cases="+write("misspelt.yaml", strings.Replace(refused, "request", "requst", 1)))
-	if _, err := portico(t, append([]string{"filter", "test"}, misspelt...)...); err == nil || !strings.Contains(err.Error(), "requst") {
+	if _, err := portico(t, append([]string{"filter", "test"}, misspelt...)...); err == nil || !strings.Contains(err.Error(), `case 1 ("refused"): `) ||
+		!strings.Contains(err.Error(), "requst") || !strings.Contains(err.Error(), "its request has user, groups, verb, group,") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -17,7 +17,7 @@ func newFilterTestCommand() *cobra.Command {
 		Use:   "test",
 		Short: "Check what a filter answers",
 		Long: `Put the requests and objects of --cases to a module, as a proxy would, and compare
-what it answers with what is wanted.`,
+what it answers with what is wanted. In --cases, ` + whatCasesHave() + `.`,
 	}, func(cmd *cobra.Command, t *trial) error {
 		failed := false
 		for i := range t.cases {

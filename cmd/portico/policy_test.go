@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -52,5 +53,37 @@ func TestPolicyEvalReadsRegoPolicies(t *testing.T) {
 	}
 	if _, err := runPortico(t, "policy", "eval", "../../examples/redirect/policy.yaml"); err == nil {
 		t.Error("a file without a RegoPolicy is taken for one")
+	}
+}
+
+// TestReplayFailsWhereAPolicyDoes has a policy that limits nothing, as the proxy
+// refuses what it calls a limit.
+func TestReplayFailsWhereAPolicyDoes(t *testing.T) {
+	dir := t.TempDir()
+	policy, audit := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
+	const text = `apiVersion: proxy.elf.io/v1alpha1
+kind: RegoPolicy
+metadata: {name: lists}
+spec:
+  rego: |
+    package lists
+    limits contains {"id": "lists", "key": [input.user.name], "tokens": {"rate": 1}, "onExceed": "reject"} if input.verb == "list"
+---
+apiVersion: proxy.elf.io/v1alpha1
+kind: FilterBinding
+metadata: {name: lists}
+spec: {filterRef: {kind: RegoPolicy, name: lists}, phase: Throttle}
+`
+	const events = `{"auditID":"1","stage":"ResponseComplete","verb":"list","requestURI":"/api/v1/pods","user":{"username":"joe"}}
+{"auditID":"2","stage":"ResponseComplete","verb":"get","requestURI":"/api/v1/namespaces/a/pods/a","user":{"username":"joe"}}
+`
+	for name, text := range map[string]string{policy: text, audit: events} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := runPortico(t, "policy", "replay", policy, audit)
+	if !errors.Is(err, errFailed) || !regexp.MustCompile(`(?m)^1 +failed +joe +policy lists: limit lists: onExceed: must be one of`).MatchString(out) || !regexp.MustCompile(`(?m)^1 +admitted`).MatchString(out) {
+		t.Errorf("got %v\n%s", err, out)
 	}
 }
