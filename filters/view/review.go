@@ -3,10 +3,15 @@ package view
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // review answers a caller who asks what he may do. In what does not exist, that
@@ -21,7 +26,11 @@ func (s *sight) review(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	status := s.verdict(review)
-	if status == nil {
+	switch {
+	case status != nil:
+	case s.asked.resource.Resource == "selfsubjectrulesreviews" && len(s.lens.hidden) > 0:
+		return s.rules(w, body.With(r, raw))
+	default:
 		return s.next.ServeHTTP(w, body.With(r, raw))
 	}
 	review["status"] = status
@@ -58,4 +67,51 @@ func (s *sight) verdict(review map[string]any) map[string]any {
 		return nil
 	}
 	return map[string]any{"allowed": false}
+}
+
+// rules answers a caller who asks for all that he may do, without what does not
+// exist where that is told by its name.
+func (s *sight) rules(w http.ResponseWriter, r *http.Request) error {
+	r, err := view.OnlyJSON(r)
+	if err != nil {
+		return err
+	}
+	answer := newRecorded()
+	if err := s.next.ServeHTTP(answer, r); err != nil {
+		return err
+	}
+	if answer.Code != http.StatusCreated || answer.TooLong {
+		return answer.send(w)
+	}
+	text, err := member(answer.Body.Bytes(), "status", func(status []byte) ([]byte, error) {
+		return each(status, "resourceRules", s.lens.ruleLeft)
+	})
+	if err != nil {
+		return apierrors.NewInternalError(errAnswer)
+	}
+	answer.Body.Reset()
+	answer.Body.Write(text)
+	answer.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	return answer.send(w)
+}
+
+// ruleLeft is what is left of a rule, nil if it was only about what does not exist.
+func (l *lens) ruleLeft(rule []byte) ([]byte, error) {
+	var of struct{ APIGroups, Resources []string }
+	if err := json.Unmarshal(rule, &of); err != nil {
+		return nil, err
+	}
+	left := slices.DeleteFunc(slices.Clone(of.Resources), func(resource string) bool {
+		resource, _, _ = strings.Cut(resource, "/")
+		return !slices.ContainsFunc(of.APIGroups, func(group string) bool {
+			return !isAbout(l.hidden, schema.GroupResource{Group: group, Resource: resource})
+		})
+	})
+	if len(left) == len(of.Resources) {
+		return rule, nil
+	}
+	if len(left) == 0 {
+		return nil, nil
+	}
+	return member(rule, "resources", func([]byte) ([]byte, error) { return json.Marshal(left) })
 }

@@ -4,6 +4,7 @@ package view
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func (f *Filter) Name() string { return "view" }
 // Needs reports whether r may have a view, so that its caller must be known.
 func (f *Filter) Needs(r *http.Request) bool {
 	info, ok := request.RequestInfoFrom(r.Context())
-	return ok && info.IsResourceRequest
+	return ok && (info.IsResourceRequest || isDiscovery(r) && f.hiding())
 }
 
 // ServeHTTP has r meet one view after the other. It takes those that are in force
@@ -51,9 +52,21 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 			all = append(all, l)
 		}
 	}
+	if isDiscovery(r) {
+		return discover(all, next).ServeHTTP(w, r)
+	}
 	room := &body.Room{}
 	defer room.Keep(0)
 	return f.through(all, room, next).ServeHTTP(w, r)
+}
+
+// discover returns next behind those lenses that hide whole resources.
+func discover(all []*lens, next pipeline.Handler) pipeline.Handler {
+	h := hides(slices.DeleteFunc(all, func(l *lens) bool { return !l.hidesResources() }))
+	if len(h) == 0 {
+		return next
+	}
+	return pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.discover(w, r, next) })
 }
 
 // through returns next behind all of some lenses, which look at what is written in
