@@ -29,6 +29,7 @@ type side struct {
 	proxy     *proxy.Proxy // nil for the direct way
 	user      string
 	namespace string
+	prefix    string // before it in the cluster
 	stdin     string
 	env       []string
 	record    *[]outcome
@@ -81,14 +82,20 @@ var namespaces atomic.Int32
 
 func newSide(t *testing.T, p *proxy.Proxy) *side {
 	t.Helper()
+	return newSideOf(t, p, "")
+}
+
+// newSideOf makes a side whose namespace begins with a prefix in the cluster.
+func newSideOf(t *testing.T, p *proxy.Proxy, prefix string) *side {
+	t.Helper()
 	way := "d"
 	if p != nil {
 		way = "p"
 	}
 	// Both are equally long, so that tables have equal columns.
-	s := &side{t: t, proxy: p, user: "admin", record: new([]outcome)}
+	s := &side{t: t, proxy: p, user: "admin", prefix: prefix, record: new([]outcome)}
 	s.namespace = fmt.Sprintf("shop-%s-%03d", way, namespaces.Add(1))
-	if err := cp.AddNamespace(t.Context(), s.namespace); err != nil {
+	if err := cp.AddNamespace(t.Context(), prefix+s.namespace); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -98,6 +105,7 @@ func newSide(t *testing.T, p *proxy.Proxy) *side {
 // for what must be so before the story, or happens meanwhile.
 func (s side) direct() *side {
 	s.proxy, s.record = nil, new([]outcome)
+	s.namespace, s.prefix = s.prefix+s.namespace, ""
 	return &s
 }
 
