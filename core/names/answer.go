@@ -27,6 +27,7 @@ type Answer struct {
 	form   form
 	code   int
 	begun  bool
+	most   int    // that is held at once, in bytes
 	buf    []byte // of what is read whole
 	split  splitter
 	err    error // why it cannot be told
@@ -49,7 +50,7 @@ const (
 // w. [Answer.Finish] is to be called at its end.
 func NewAnswer(w http.ResponseWriter, r *http.Request, m *Mapping) *Answer {
 	info, _ := request.RequestInfoFrom(r.Context())
-	a := &Answer{under: w, reader: newReader(m, info), info: info, head: r.Method == http.MethodHead}
+	a := &Answer{under: w, reader: newReader(m, info), info: info, head: r.Method == http.MethodHead, most: maxPart}
 	a.split.read = a.part
 	return a
 }
@@ -71,7 +72,7 @@ func (a *Answer) WriteHeader(code int) {
 		return
 	}
 	a.code, a.form = code, a.formOf(code)
-	a.split.list = a.form == list
+	a.split.list, a.split.most = a.form == list, a.most
 	for _, name := range []string{"Warning", "Location"} {
 		for i, v := range a.Header()[name] {
 			a.Header()[name][i] = a.reader.Text(v)
@@ -156,7 +157,7 @@ func (a *Answer) Write(p []byte) (int, error) {
 		}
 		return a.took(p, err)
 	}
-	if len(a.buf)+len(p) > maxPart {
+	if len(a.buf)+len(p) > a.most {
 		return a.took(p, wire.ErrTooLarge)
 	}
 	a.buf = append(a.buf, p...)

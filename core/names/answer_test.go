@@ -86,6 +86,9 @@ func TestRequestsGoOnByTheClustersNames(t *testing.T) {
 	}
 }
 
+// most is what is held of an answer in tests, in bytes.
+const most = 64 << 10
+
 // answer has a tenant get what is written in pieces of some size.
 func answer(t *testing.T, r *http.Request, code, piece int, media, text string) (*httptest.ResponseRecorder, error) {
 	t.Helper()
@@ -95,6 +98,7 @@ func answer(t *testing.T, r *http.Request, code, piece int, media, text string) 
 	}
 	w := httptest.NewRecorder()
 	a := NewAnswer(w, r, tenant)
+	a.most = most
 	a.Header().Set("Content-Type", media)
 	a.Header().Set("Warning", `299 - "in tenant-a-x"`)
 	a.Header().Set("Content-Length", "7")
@@ -167,10 +171,10 @@ func TestWhatCannotBeToldIsNotShown(t *testing.T) {
 		"nonsense":      {"/api/v1/namespaces/x/pods/web", json, `MARKER`, 200},
 		"half":          {"/api/v1/namespaces/x/pods/web", json, `{"a":"MARKER`, 200},
 		"half-a-list":   {"/api/v1/pods", json, `{"items":[{"a":"MARKER`, 200},
-		"long":          {"/api/v1/namespaces/x/pods/web", json, `{"a":"` + strings.Repeat("MARKER", maxPart/6) + `"}`, 200},
-		"long-item":     {"/api/v1/pods", json, `{"items":["` + strings.Repeat("MARKER", maxPart/5) + `"]}`, 200},
+		"long":          {"/api/v1/namespaces/x/pods/web", json, `{"a":"` + strings.Repeat("MARKER", most/6) + `"}`, 200},
+		"long-item":     {"/api/v1/pods", json, `{"items":["` + strings.Repeat("MARKER", most/5) + `"]}`, 200},
 	} {
-		w, err := answer(t, asked(t, "GET", tt.path), tt.code, 32<<10, tt.media, tt.text)
+		w, err := answer(t, asked(t, "GET", tt.path), tt.code, 4<<10, tt.media, tt.text)
 		if err == nil || bytes.Contains(w.Body.Bytes(), []byte("MARKER")) {
 			t.Errorf("%s: %v, %.100q", name, err, w.Body)
 		}
@@ -198,7 +202,7 @@ func FuzzPiecesMakeNoDifference(f *testing.F) {
 		}
 		split := func(piece int) (string, error) {
 			var out []byte
-			s := splitter{list: true, read: func(_, _ string, value []byte) ([]byte, error) { return value, nil }}
+			s := splitter{list: true, most: most, read: func(_, _ string, value []byte) ([]byte, error) { return value, nil }}
 			for rest := text; rest != ""; {
 				n := min(piece, len(rest))
 				got, err := s.write([]byte(rest[:n]))

@@ -22,6 +22,8 @@ type splitter struct {
 	// read returns a whole value as it goes on: a document, a member of one, or an
 	// element of one of its arrays, which are named.
 	read func(in, name string, value []byte) ([]byte, error)
+	// most is how long a value may be, in bytes.
+	most int
 
 	in   []byte // what has come and was not handed on
 	out  []byte
@@ -51,7 +53,7 @@ func (s *splitter) write(p []byte) ([]byte, error) {
 		}
 		at += n
 		if n == 0 {
-			if len(s.in)-at > maxPart {
+			if len(s.in)-at > s.most {
 				return nil, wire.ErrTooLarge
 			}
 			if at > 0 {
