@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -138,6 +139,7 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		CertFile: o.certFile, KeyFile: o.keyFile, CertDir: o.certDir,
 		ClientCA: clientCA, Handler: chain, EndWatches: p.endWatches,
 		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams, MaxConnections: o.maxConnections,
+		Quick: p.quick(), OwnHTTP2: o.ownHTTP2,
 		Log: p.log.WithName("server"),
 	})
 	if err != nil {
@@ -149,6 +151,23 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 		return nil, err
 	}
 	return p, p.manage(cfg, o, follow...)
+}
+
+// quick knows reads that memory will answer, most probably. A watch goes on.
+func (p *proxy) quick() func(*http.Request) (*http.Request, bool) {
+	if p.cache == nil {
+		return nil
+	}
+	return func(r *http.Request) (*http.Request, bool) {
+		if r.Method != http.MethodGet {
+			return r, false
+		}
+		r = pipeline.WithRequestInfo(r)
+		if info, ok := request.RequestInfoFrom(r.Context()); !ok || info.Verb == "watch" {
+			return r, false
+		}
+		return p.cache.Ask(r)
+	}
 }
 
 // deps are the parts that outlive any configuration.

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 
@@ -18,13 +17,17 @@ var requestInfo = request.RequestInfoFactory{
 	GrouplessAPIPrefixes: sets.NewString("api"),
 }
 
-// withRequestInfo never refuses: what we cannot read, upstream judges.
-func withRequestInfo(r *http.Request) context.Context {
+// WithRequestInfo has r carry which API request it is, if it does not yet. It
+// never refuses: what we cannot read, upstream judges.
+func WithRequestInfo(r *http.Request) *http.Request {
+	if _, ok := request.RequestInfoFrom(r.Context()); ok {
+		return r
+	}
 	info, err := resolve(r)
 	if err != nil {
 		info = &request.RequestInfo{Path: r.URL.Path, Verb: r.Method}
 	}
-	return request.WithRequestInfo(r.Context(), info)
+	return r.WithContext(request.WithRequestInfo(r.Context(), info))
 }
 
 // resolve keeps queries that do not parse from the resolver, which writes them
@@ -37,8 +40,7 @@ func resolve(r *http.Request) (*request.RequestInfo, error) {
 	if len(query) == 0 || len(query) == 1 && query.Has("resourceVersion") || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
 		return requestInfo.NewRequestInfo(r)
 	}
-	quiet := url.Values{"watch": query["watch"]}.Encode()
-	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: quiet}})
+	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: url.Values{"watch": query["watch"]}.Encode()}})
 	if err == nil && (info.Verb == "list" || info.Verb == "watch") {
 		info.FieldSelector, info.LabelSelector = query.Get("fieldSelector"), query.Get("labelSelector")
 	}

@@ -29,7 +29,7 @@ type Server struct {
 // ServeHTTP answers r by the chain.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &response{ResponseWriter: w}
-	r = r.WithContext(withRequestInfo(r))
+	r = WithRequestInfo(r)
 	defer s.recover(out, r)
 	if err := s.Handler.ServeHTTP(out, r); err != nil {
 		s.fail(out, r, err)

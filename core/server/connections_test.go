@@ -76,8 +76,11 @@ func TestClosedConnectionsMakeRoomOnce(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	s, client, _ := running(t, Options{Handler: say("ok"), MaxConnections: 2})
+func TestConnectionsAreBounded(t *testing.T) { eachServer(t, testConnectionsAreBounded) }
+
+func testConnectionsAreBounded(t *testing.T, o Options) {
+	o.Handler, o.MaxConnections = say("ok"), 2
+	s, client, _ := running(t, o)
 	pool := client.Transport.(*http.Transport).TLSClientConfig.RootCAs
 	dial := func() (*tls.Conn, error) {
 		return tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})

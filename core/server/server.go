@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/server/h2"
 )
 
 // Options says where the server listens, as whom, and how it ends.
@@ -45,6 +46,12 @@ type Options struct {
 	DrainDelay time.Duration
 	// DrainTimeout bounds how long requests in flight may then take.
 	DrainTimeout time.Duration
+	// Quick reports whether a request will most probably be answered without
+	// waiting, and returns the request to go on with. nil says so of none. Only
+	// OwnHTTP2 asks.
+	Quick func(*http.Request) (*http.Request, bool)
+	// OwnHTTP2 has core/server/h2 serve HTTP/2, and not net/http.
+	OwnHTTP2 bool
 	// MaxStreams bounds concurrent requests on one HTTP/2 connection; 0 means 250.
 	MaxStreams int
 	// MaxConnections bounds connections. Once there are as many, addresses that
@@ -166,7 +173,7 @@ func (s *Server) httpServer(requests context.Context, c *tls.Config) *http.Serve
 	if streams == 0 {
 		streams = 250
 	}
-	return &http.Server{
+	srv := &http.Server{
 		Handler:   &pipeline.Server{Handler: pipeline.HandlerFunc(s.admit), Log: s.options.Log},
 		TLSConfig: c,
 		// The values of kube-apiserver (k8s.io/apiserver/pkg/server/secure_serving.go).
@@ -184,6 +191,10 @@ func (s *Server) httpServer(requests context.Context, c *tls.Config) *http.Serve
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    log.New(tlsErrors{s.options.Log}, "", 0),
 	}
+	if s.options.OwnHTTP2 {
+		h2.Configure(srv, h2.Options{Quick: s.options.Quick})
+	}
+	return srv
 }
 
 // receiveBuffer is how much of a request's body may arrive before somebody reads

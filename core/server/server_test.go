@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -64,7 +65,19 @@ func say(text string) pipeline.Handler {
 }
 
 func TestServesBothProtocolsWithASelfSignedCertificate(t *testing.T) {
-	s, client, stop := running(t, Options{Handler: say("hello"), DrainTimeout: time.Second})
+	eachServer(t, testBothProtocols)
+}
+
+// eachServer runs a test with each server of HTTP/2.
+func eachServer(t *testing.T, run func(t *testing.T, o Options)) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("own=%v", own), func(t *testing.T) { run(t, Options{OwnHTTP2: own}) })
+	}
+}
+
+func testBothProtocols(t *testing.T, o Options) {
+	o.Handler, o.DrainTimeout = say("hello"), time.Second
+	s, client, stop := running(t, o)
 	roots := client.Transport.(*http.Transport).TLSClientConfig.RootCAs
 	for _, h2 := range []bool{true, false} {
 		c := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
@@ -134,7 +147,9 @@ func TestBadCertificateOptionsAreNamed(t *testing.T) {
 	}
 }
 
-func TestDrainingFinishesRequestsAndRefusesNewOnes(t *testing.T) {
+func TestDrainingFinishesRequestsAndRefusesNewOnes(t *testing.T) { eachServer(t, testDraining) }
+
+func testDraining(t *testing.T, o Options) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	ended := make(chan struct{})
 	slow := pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -145,7 +160,8 @@ func TestDrainingFinishesRequestsAndRefusesNewOnes(t *testing.T) {
 		_, err := io.WriteString(w, "done")
 		return err
 	})
-	s, client, stop := running(t, Options{Handler: slow, DrainTimeout: time.Minute, EndWatches: func() { close(ended) }})
+	o.Handler, o.DrainTimeout, o.EndWatches = slow, time.Minute, func() { close(ended) }
+	s, client, stop := running(t, o)
 	type result struct {
 		body string
 		err  error
@@ -177,14 +193,17 @@ func TestDrainingFinishesRequestsAndRefusesNewOnes(t *testing.T) {
 	}
 }
 
-func TestDrainingIsBounded(t *testing.T) {
+func TestDrainingIsBounded(t *testing.T) { eachServer(t, testDrainingIsBounded) }
+
+func testDrainingIsBounded(t *testing.T, o Options) {
 	begun := make(chan struct{})
 	stuck := pipeline.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		close(begun)
 		<-r.Context().Done()
 		return r.Context().Err()
 	})
-	s, client, stop := running(t, Options{Handler: stuck, DrainTimeout: time.Millisecond})
+	o.Handler, o.DrainTimeout = stuck, time.Millisecond
+	s, client, stop := running(t, o)
 	got := make(chan error, 1)
 	go func() {
 		res, err := client.Get(url(s))

@@ -24,6 +24,8 @@ func BenchmarkMemory(b *testing.B) {
 	bed.warm(b)
 	b.Run("get", bed.memoryGet)
 	b.Run("session-get", bed.sessionGet)
+	b.Run("own-get", bed.ownGet)
+	b.Run("own-session-get", bed.ownSessionGet)
 	b.Run("list", bed.memoryList)
 	b.Run("resident", bed.memoryResident)
 	b.Run("fan-out", bed.fanOut)
@@ -134,6 +136,19 @@ const (
 // answers take.
 func (t *bed) memoryGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion) }
 
+// ownServer has the proxy serve HTTP/2 itself.
+const ownServer = "--own-http2"
+
+// ownGet is memoryGet from a proxy that does.
+func (t *bed) ownGet(b *testing.B) {
+	fresh := t.another(b, "--watch-cache", ownServer)
+	c := fresh.client(b)
+	for t.servedBy(b, c, question{path: t.objects.one() + anyVersion, accept: asProtobuf}) != "cache" {
+		<-time.After(100 * time.Millisecond)
+	}
+	t.getSteadily(b, fresh, anyVersion)
+}
+
 // sessions has all reads of pods in session mode.
 const sessions = `apiVersion: proxy.elf.io/v1alpha1
 kind: CachePolicy
@@ -146,12 +161,18 @@ spec:
 
 // sessionGet fetches one pod at its newest version, which for the proxy is what
 // was last written through it.
-func (t *bed) sessionGet(b *testing.B) {
+func (t *bed) sessionGet(b *testing.B) { t.inSession(b) }
+
+// ownSessionGet is sessionGet from a proxy that serves HTTP/2 itself.
+func (t *bed) ownSessionGet(b *testing.B) { t.inSession(b, ownServer) }
+
+func (t *bed) inSession(b *testing.B, flags ...string) {
+	b.Helper()
 	dir := b.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "sessions.yaml"), []byte(sessions), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	fresh := t.another(b, "--watch-cache", "--policy-dir="+dir)
+	fresh := t.another(b, append(flags, "--watch-cache", "--policy-dir="+dir)...)
 	c := fresh.client(b)
 	for t.servedBy(b, c, question{path: t.objects.one(), accept: asProtobuf}) != "cache" {
 		<-time.After(100 * time.Millisecond)

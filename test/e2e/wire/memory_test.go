@@ -21,13 +21,13 @@ spec: {resources: [{resource: configmaps}, {resource: secrets}]}
 `
 
 // remembering is a proxy that has every collection in memory, in both formats.
-func remembering(tb testing.TB) *proxy.Proxy {
+func remembering(tb testing.TB, flags ...string) *proxy.Proxy {
 	tb.Helper()
 	dir := tb.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(keepAll), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	p := newProxy(tb, "--watch-cache", "--policy-dir="+dir)
+	p := newProxy(tb, append(flags, "--watch-cache", "--policy-dir="+dir)...)
 	for _, path := range collections {
 		for _, format := range []string{"application/json", "application/vnd.kubernetes.protobuf"} {
 			warm(tb, proxied(p), admin(wire.Request{Target: path + "?resourceVersion=0"}).With("Accept", format))

@@ -39,6 +39,14 @@ func TestRandomReadsAreAnsweredFromMemoryAsDirectly(t *testing.T) {
 	}
 }
 
+// TestOwnServerOfHTTP2AnswersAsDirectly does both with the server that is not Go's.
+func TestOwnServerOfHTTP2AnswersAsDirectly(t *testing.T) {
+	p := remembering(t, "--own-http2")
+	compareSeeds(t, func(n uint64) {
+		compareRequest(t, proxied(p), n, []func(maker) random{maker.request, maker.read}[n%2])
+	})
+}
+
 // compareSeeds calls compare for every seed, some at a time.
 func compareSeeds(t *testing.T, compare func(uint64)) {
 	t.Helper()
