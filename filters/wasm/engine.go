@@ -171,6 +171,9 @@ func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
 }
 
 func (m *Module) start(ctx context.Context) error {
+	if err := m.ungranted(); err != nil {
+		return err
+	}
 	if err := m.exports(); err != nil {
 		return err
 	}

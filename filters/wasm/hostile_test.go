@@ -53,7 +53,7 @@ func TestHostileGuestsFailAlone(t *testing.T) {
 
 func TestGuestsThatAreNoneAreRefused(t *testing.T) {
 	tests := map[string]struct{ source, want string }{
-		"not-granted": {`HOST(kv_add) long long kv_add(void*, int, long long, long long); EXPORT(on_request) int f(void) { return (int)kv_add(0, 0, 1, 1); }`, "kv_add"},
+		"not-granted": {`HOST(kv_add) long long kv_add(void*, int, long long, long long); EXPORT(on_request) int f(void) { return (int)kv_add(0, 0, 1, 1); }`, `add "kv" to spec.capabilities`},
 		"no-clock":    {`HOST(now_ms) long long now_ms(void); EXPORT(on_request) int f(void) { return (int)now_ms(); }`, "now_ms"},
 		"unknown":     {`HOST(open) int o(void); EXPORT(on_request) int f(void) { return o(); }`, "open"},
 		"signature":   {`EXPORT(on_request) int f(int a) { return a; }`, "signature"},
