@@ -29,7 +29,12 @@ func (w *world) faults(ctx context.Context) []fault {
 	}
 	for n := range replicas {
 		all = append(all, w.proxyFaults(n)...)
-		all = append(all, w.lineFaults(n)...)
+		name := fmt.Sprintf("proxy-%d", n)
+		all = append(all, lineFaults("the line of "+name+" to the API servers", name, w.lines[n]...)...)
+	}
+	for n, line := range w.peers {
+		name := fmt.Sprintf("the line to proxy-%d of its peers", n)
+		all = append(all, lineFaults(name, name, line)...)
 	}
 	return all
 }
@@ -63,25 +68,24 @@ func (w *world) proxyFaults(n int) []fault {
 // late is by how much a slow line delays.
 const late = 150 * time.Millisecond
 
-// lineFaults are of the lines between a proxy and the API servers: cut, without a
-// word one way or the other, and slow.
-func (w *world) lineFaults(n int) []fault {
+// lineFaults are of lines to somebody: cut, without a word one way or the other, and
+// slow.
+func lineFaults(name, victim string, lines ...*relay.Relay) []fault {
 	each := func(do func(*relay.Relay)) func() error {
 		return func() error {
-			for _, line := range w.lines[n] {
+			for _, line := range lines {
 				do(line)
 			}
 			return nil
 		}
 	}
-	name := fmt.Sprintf("proxy-%d", n)
 	return []fault{
-		{what: "cut the line of " + name, victim: name, begin: each((*relay.Relay).Cut), end: each((*relay.Relay).Mend)},
-		{what: "hold answers to " + name, victim: name,
+		{what: "cut " + name, victim: victim, begin: each((*relay.Relay).Cut), end: each((*relay.Relay).Mend)},
+		{what: "hold answers on " + name, victim: victim,
 			begin: each(func(r *relay.Relay) { r.Hold(relay.Back) }), end: each(func(r *relay.Relay) { r.Release(relay.Back) })},
-		{what: "hold requests of " + name, victim: name,
+		{what: "hold requests on " + name, victim: victim,
 			begin: each(func(r *relay.Relay) { r.Hold(relay.There) }), end: each(func(r *relay.Relay) { r.Release(relay.There) })},
-		{what: "slow the line of " + name, victim: name,
+		{what: "slow " + name, victim: victim,
 			begin: each(func(r *relay.Relay) { r.Delay(relay.Back, late) }), end: each(func(r *relay.Relay) { r.Delay(relay.Back, 0) })},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/portico-proxy/portico/core/cache/cachetest"
+	"github.com/portico-proxy/portico/test/authority"
 	"github.com/portico-proxy/portico/test/proxy"
 	"github.com/portico-proxy/portico/test/relay"
 )
@@ -253,7 +254,10 @@ func TestSessionsNeverGoBack(t *testing.T) {
 	}
 	seed, length := seedOf(t), lengthOf(t)/2
 	t.Logf("PORTICO_CHAOS_SEED=%d, %s", seed, length)
-	w := newWorld(t, sessionReads, proxy.ReplicaFlags(t, replicas))
+	var peers []*relay.Relay
+	flags := proxy.RelayedReplicaFlags(t, replicas, authority.New(t), func(from, to string) { peers = append(peers, relay.At(t, from, to)) })
+	w := newWorld(t, sessionReads, flags)
+	w.peers = peers
 	end := time.Now().Add(length)
 	for round := 0; !t.Failed() && (round == 0 || time.Now().Before(end)); round++ {
 		t.Run(fmt.Sprintf("round-%d", round), func(t *testing.T) {

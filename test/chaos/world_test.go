@@ -27,6 +27,7 @@ type world struct {
 	plane   *controlplane.ControlPlane
 	proxies []*proxy.Proxy
 	lines   [][]*relay.Relay // of each proxy to each API server
+	peers   []*relay.Relay   // to each proxy from the others, if they tell each other
 	doors   []door
 	direct  door
 	etcd    *clientv3.Client

@@ -38,7 +38,13 @@ type Relay struct {
 // New relays to target (host:port) until the test ends.
 func New(tb testing.TB, target string) *Relay {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return At(tb, "127.0.0.1:0", target)
+}
+
+// At does so from an address (host:port) that is given.
+func At(tb testing.TB, address, target string) *Relay {
+	tb.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		tb.Fatal(err)
 	}
