@@ -46,11 +46,16 @@ func Changes(r *http.Request, info *request.RequestInfo) bool {
 	return info.IsResourceRequest && !telemetry.LongRunning(info) && info.Verb == "patch" && !applies(r)
 }
 
-// MediaType is what the body of r says it is; empty if it says nothing sensible.
+// MediaType is what the body of r says it is; empty if it says nothing sensible. The
+// API server looks at nothing but what comes before parameters of a patch's
+// (k8s.io/apiserver/pkg/endpoints/handlers/patch.go), so neither do we if they are
+// none.
 func MediaType(r *http.Request) string {
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	text := r.Header.Get("Content-Type")
+	media, _, err := mime.ParseMediaType(text)
 	if err != nil {
-		return ""
+		media, _, _ = strings.Cut(text, ";")
+		media, _, _ = mime.ParseMediaType(media)
 	}
 	return media
 }

@@ -103,6 +103,11 @@ func Token(name string) string { return escape.Replace(name) }
 // Name is what a pointer's token stands for.
 func Name(token string) string { return unescape.Replace(token) }
 
+// IsPointer reports whether text is a pointer: empty, or one that begins with a slash.
+// Who applies JSON patches for the API server drops what stands before the first
+// slash (gopkg.in/evanphx/json-patch.v4), so others mean another place by it.
+func IsPointer(text string) bool { return text == "" || text[0] == '/' }
+
 // child finds a member of the object, or an element of the array, that begins at
 // at, and returns where it begins with and without its name, or -1.
 func child(b []byte, at int, token string) (whole, value int) {

@@ -72,6 +72,9 @@ func (a *Answer) WriteHeader(code int) {
 		return
 	}
 	a.code, a.form = code, a.formOf(code)
+	if a.form == page || a.form == refusal {
+		a.most = min(a.most, maxPage)
+	}
 	a.split.list, a.split.most = a.form == list, a.most
 	for _, name := range []string{"Warning", "Location"} {
 		for i, v := range a.Header()[name] {

@@ -68,7 +68,7 @@ func TestRequestsGoOnByTheClustersNames(t *testing.T) {
 			t.Errorf("%s is read as %+v, and %s as %+v", from, info, to, again)
 		}
 	}
-	for _, bad := range []string{"/api/v1/namespaces/x%2Fpods/y", "/api/v1/namespaces/x%2fy", "/api/v1/namespaces/%78"} {
+	for _, bad := range []string{"/api/v1/namespaces/x%2Fpods/y", "/api/v1/namespaces/x%2fy", "/api/v1/namespaces/%78", "/api%2Fv1/namespaces/y/services/foo/proxy/namespaces/y", "/api/v1%2Fnamespaces/y/pods/foo/proxy/namespaces/y"} {
 		if got, err := tenant.Request(asked(t, "GET", bad)); !apierrors.IsBadRequest(err) {
 			t.Errorf("%s: got %v, %v", bad, got.URL, err)
 		}
@@ -134,6 +134,8 @@ func TestAnswersHaveTheTenantsNames(t *testing.T) {
 			`{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Status"}],"rows":[{"cells":["x","Active"],"object":{"metadata":{"name":"x"}}}]}`},
 		"one-row": {"/apis/a.b/v1/namespaces/x/things/tenant-a-x", 200, json, `{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Home"}],"rows":[{"cells":["tenant-a-x","tenant-a-x"],"object":{"metadata":{"name":"tenant-a-x","namespace":"tenant-a-x"}}}]}`,
 			`{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Home"}],"rows":[{"cells":["tenant-a-x","x"],"object":{"metadata":{"name":"tenant-a-x","namespace":"x"}}}]}`},
+		"no-object": {"/apis/a.b/v1/namespaces/x/things", 200, json, `{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Home"}],"rows":[{"cells":["tenant-a-y","tenant-a-x"],"object":null}]}`,
+			`{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Home"}],"rows":[{"cells":["tenant-a-y","x"],"object":null}]}`},
 		"told": {"/api/v1/events", 200, json, `{"kind":"Table","columnDefinitions":[{"name":"Object"},{"name":"Message"}],"rows":[{"cells":["pod/web","assigned tenant-a-x/web"],"object":null}]}`,
 			`{"kind":"Table","columnDefinitions":[{"name":"Object"},{"name":"Message"}],"rows":[{"cells":["pod/web","assigned x/web"],"object":null}]}`},
 		"watch": {"/api/v1/pods?watch=true", 200, json, "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"namespace\":\"tenant-a-x\"}}}\n{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"message\":\"tenant-a-x\"}}\n",

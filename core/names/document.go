@@ -149,11 +149,20 @@ func (r *reader) cells(raw []byte, namespace string) ([]byte, error) {
 			return e.text(cell, e.name)
 		case slices.Contains(columns[r.resource], column):
 			return e.text(cell, e.told)
-		case column != "Name" && namespace != "" && bytes.Equal(cell, []byte(`"`+namespace+`"`)):
+		case column != "Name" && r.isNamespace(cell, namespace):
 			return e.text(cell, e.name)
 		}
 		return cell, nil
 	})
+}
+
+// isNamespace reports whether a cell is the namespace of its row, or could be where
+// the row does not say what that is.
+func (r *reader) isNamespace(cell []byte, namespace string) bool {
+	if namespace != "" {
+		return bytes.Equal(cell, []byte(`"`+namespace+`"`))
+	}
+	return len(cell) > 2 && cell[0] == '"' && r.Chooses(string(document.Unquote(cell)))
 }
 
 // said is [Mapping.Text], but for what the caller has said himself.

@@ -126,10 +126,13 @@ func (e edit) name(was string) (string, error) {
 }
 
 func (e edit) generated(was string) (string, error) {
-	if !e.out {
-		return e.prefix + was, nil
+	switch {
+	case e.out:
+		return strings.TrimPrefix(was, e.prefix), nil
+	case was == "": // which is no name to begin with
+		return "", nil
 	}
-	return strings.TrimPrefix(was, e.prefix), nil
+	return e.prefix + was, nil
 }
 
 const (

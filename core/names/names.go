@@ -119,31 +119,45 @@ func (m *Mapping) Text(text string) string {
 	}
 	var out strings.Builder
 	for text != "" {
-		n := 0
-		for n < len(text) && isOfWord(text[n]) {
-			n++
-		}
-		if n > 0 {
-			out.WriteString(m.word(text[:n]))
+		between, word, rest := nextWord(text)
+		// What stands for no namespace is a word with its mark before it.
+		if own, marked := strings.CutSuffix(between, noNamespace); marked && word != "" && m.Cluster(word) == noNamespace+word {
+			between = own
 		} else {
-			n = 1
-			out.WriteByte(text[0])
+			word = m.word(word)
 		}
-		text = text[n:]
+		out.WriteString(between)
+		out.WriteString(word)
+		text = rest
 	}
 	return out.String()
 }
 
+// nextWord cuts a text after its first word: of what names of namespaces are made
+// of, and not the letter of an escape such as \n.
+func nextWord(text string) (between, word, rest string) {
+	begin := 0
+	for begin < len(text) && !isOfWord(text[begin]) {
+		if text[begin] == '\\' {
+			begin++
+		}
+		begin++
+	}
+	begin = min(begin, len(text))
+	end := begin
+	for end < len(text) && isOfWord(text[end]) {
+		end++
+	}
+	return text[:begin], text[begin:end], text[end:]
+}
+
 func isOfWord(c byte) bool {
-	return c == '-' || c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	return c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z'
 }
 
 // word is what is shown of a word: a prefix is not, whatever comes after it.
 func (m *Mapping) word(word string) string {
 	if own, ok := m.virtual[word]; ok {
-		return own
-	}
-	if own, ok := strings.CutPrefix(word, noNamespace); ok && m.Cluster(own) == word {
 		return own
 	}
 	if m.prefix == "" {

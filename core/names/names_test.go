@@ -59,6 +59,8 @@ func TestTextsHaveTheTenantsNames(t *testing.T) {
 		`names begin with "tenant-a-"`:                           `names begin with ""`,
 		`nothing`:                                                `nothing`,
 		`an_under_score stays, and so does _this`:                `an_under_score stays, and so does _this`,
+		`restarting web in pod web-0_tenant-a-x(7)`:              `restarting web in pod web-0_x(7)`,
+		`by ?a%3Dtenant-a-x, "in\ntenant-a-x" and \`:             `by ?a%3Dx, "in\nx" and \`,
 		`/api/v1/namespaces/tenant-a-x/services/web:80/proxy/a/`: `/api/v1/namespaces/x/services/web:80/proxy/a/`,
 	} {
 		if got := m.Text(text); got != want {

@@ -28,6 +28,9 @@ func (m *Mapping) Operations(r schema.GroupResource, patch []byte) ([]byte, erro
 }
 
 func (e edit) operation(o map[string]json.RawMessage) error {
+	if !document.IsPointer(pointerIn(o["path"])) || !document.IsPointer(pointerIn(o["from"])) {
+		return apierrors.NewBadRequest("the patch has a path that does not begin with /")
+	}
 	at, err := e.root.reach(pointerIn(o["path"]))
 	if err != nil {
 		return err

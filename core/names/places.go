@@ -47,6 +47,9 @@ var places = slices.Concat([]place{
 	{"", "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration", applied},
 	{"", "/status/conditions/*/message", text},
 
+	{"/pods", "/status/message", text},
+	{"/pods", wherePodsTell(), text},
+
 	{"/namespaces", "/metadata/name /metadata/labels" + nameLabel, name},
 	{"/namespaces", "/metadata/generateName", generated},
 
@@ -88,6 +91,18 @@ var places = slices.Concat([]place{
 	selects("admissionregistration.k8s.io/validatingadmissionpolicybindings admissionregistration.k8s.io/mutatingadmissionpolicybindings", "/spec/matchResources/namespaceSelector"),
 	podsIn("/pods", ""), podsIn("/podtemplates", "/template"), podsIn(workloads, "/spec/template"), podsIn("batch/cronjobs", "/spec/jobTemplate/spec/template"),
 )
+
+// wherePodsTell are the paths at which the kubelet writes why a container of a pod
+// waits or has ended.
+func wherePodsTell() string {
+	var all []string
+	for _, containers := range []string{"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"} {
+		for _, state := range []string{"state/waiting", "state/terminated", "lastState/waiting", "lastState/terminated"} {
+			all = append(all, "/status/"+containers+"/*/"+state+"/message")
+		}
+	}
+	return strings.Join(all, " ")
+}
 
 // selects are the places in selectors of namespaces by labels.
 func selects(resources, paths string) (all []place) {

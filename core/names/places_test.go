@@ -129,6 +129,8 @@ func TestPatchesOfOperationsAreMapped(t *testing.T) {
 		{policies, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchExpressions/0/values/0","value":"x"}]`, ""},
 		{policies, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name","value":"x"}]`, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name","value":"tenant-a-x"}]`},
 		{policies, `{}`, ""},
+		{bindings, `[{"op":"replace","path":"x/subjects/0/namespace","value":"kube-system"}]`, ""},
+		{bindings, `[{"op":"copy","from":"x/metadata/namespace","path":"/metadata/labels/a"}]`, ""},
 	} {
 		got, err := tenant.Operations(tt.resource, []byte(tt.patch))
 		if (err == nil) != (tt.want != "") || err == nil && string(got) != tt.want {

@@ -63,6 +63,10 @@ func (m *Mapping) path(u *url.URL, info *request.RequestInfo) error {
 	if at == first || at == len(steps) || steps[at] != url.PathEscape(own) {
 		return errPath
 	}
+	// Who reads the path unescaped must find the namespace at the same step.
+	if read := strings.Split(u.Path, "/"); len(read) <= at || !slices.Equal(read[:at], steps[:at]) {
+		return errPath
+	}
 	steps[at] = url.PathEscape(m.Cluster(own))
 	escaped := strings.Join(steps, "/")
 	path, err := url.PathUnescape(escaped)

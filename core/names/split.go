@@ -13,6 +13,10 @@ var errUnreadable = errors.New("the answer is not in a form in which names can b
 // of a list, or of a watch, or one answer that is neither.
 const maxPart = wire.MaxObject
 
+// maxPage bounds what people read, in bytes: containers write it, and it is held
+// without anybody's having made room for it.
+const maxPage = 1 << 20
+
 // A splitter cuts JSON that comes piece by piece into values that can be read, and
 // hands each on once it is whole.
 type splitter struct {

@@ -100,7 +100,7 @@ func change(r *http.Request, resource schema.GroupResource, m *names.Mapping) (*
 			return nil, apierrors.NewBadRequest("the patch cannot be read, or names a field twice")
 		}
 	default:
-		return r, nil // which the API server refuses
+		return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", resource, "", "the patch is of none of the types of Kubernetes", 0, true)
 	}
 	if raw, err = exchange(resource, raw); err != nil {
 		return nil, err

@@ -123,7 +123,11 @@ func operands(raw []byte) ([]string, error) {
 		}
 		all = append(all, path)
 		if _, has := o["from"]; has {
-			all = append(all, memberOf(o, "from"))
+			from := memberOf(o, "from")
+			if !document.IsPointer(from) {
+				return nil, errNoPatch
+			}
+			all = append(all, from)
 		}
 	}
 	return all, nil

@@ -33,6 +33,7 @@ func TestPatchesSayWhatTheyTouch(t *testing.T) {
 		"whole":           {operations, `[{"op":"replace","path":"","value":{}}]`, nil},
 		"identity":        {operations, `[{"op":"replace","path":"/metadata/name","value":"b"}]`, nil},
 		"test":            {operations, `[{"op":"test","path":"/metadata/uid","value":"b"}]`, []string{"/metadata/uid"}},
+		"from-there":      {operations, `[{"op":"copy","from":"x/spec/x","path":"/metadata/annotations/a"}]`, nil},
 		"pathless":        {operations, `[{"op":"remove"}]`, nil},
 		"no-list":         {operations, `{}`, nil},
 		"apply":           {"application/apply-patch+yaml", `{"metadata":{}}`, nil},

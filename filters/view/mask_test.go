@@ -3,9 +3,13 @@ package view
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // over is a mask over some fields.
@@ -137,6 +141,22 @@ func TestPatchesOfWhatIsHiddenAreRefused(t *testing.T) {
 		}
 		if got := p.touches(all); got != want {
 			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+// Who applies them would take them for pointers.
+func TestPatchesWithoutPointersAreRefused(t *testing.T) {
+	for _, text := range []string{
+		`[{"op":"copy","from":"x/data/password","path":"/metadata/annotations/z"}]`,
+		`[{"op":"remove","path":"x/data/password"}]`,
+	} {
+		for _, media := range []string{"application/json-patch+json", "application/json-patch+json; x"} {
+			r := httptest.NewRequest(http.MethodPatch, "/", nil)
+			r.Header.Set("Content-Type", media)
+			if _, err := readPatch(r, []byte(text)); !apierrors.IsBadRequest(err) {
+				t.Errorf("%s, %s: %v", media, text, err)
+			}
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/core/view"
 )
 
@@ -39,6 +40,11 @@ func readPatch(r *http.Request, raw []byte) (p patch, err error) {
 	case types.JSONPatchType:
 		if json.Unmarshal(raw, &p.operations) != nil {
 			return p, apierrors.NewBadRequest("the patch cannot be read")
+		}
+		for _, o := range p.operations {
+			if !document.IsPointer(o.Path) || !document.IsPointer(o.From) {
+				return p, apierrors.NewBadRequest("the patch has a path that does not begin with /")
+			}
 		}
 		return p, nil
 	case types.MergePatchType, types.StrategicMergePatchType:
