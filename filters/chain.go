@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -37,6 +38,8 @@ type Deps struct {
 	Log logr.Logger
 	// Tokens reviews bearer tokens.
 	Tokens authenticator.Token
+	// Callers remembers whose tokens were, for reads that may be stale; nil does not.
+	Callers *authn.Before
 	// ClientCA verifies client certificates; nil means none are known.
 	ClientCA func() (x509.VerifyOptions, bool)
 	// ImpersonateX509 passes callers with a certificate on by impersonation.
@@ -80,6 +83,9 @@ type Answerer interface {
 	Ask(r *http.Request) (*http.Request, bool)
 	// Asked reports whether r is one that Ask said yes to.
 	Asked(r *http.Request) bool
+	// Stale is how old the answer to such an r may be while the API server is gone;
+	// 0 is not at all.
+	Stale(r *http.Request) time.Duration
 }
 
 // Chain compiles one configuration into the whole path of a request, first to
@@ -88,10 +94,11 @@ type Answerer interface {
 func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	var ask func(*http.Request) (*http.Request, bool)
 	var asked func(*http.Request) bool
+	var stale func(*http.Request) time.Duration
 	var restrict, memory []pipeline.Filter
 	var needed []func(*http.Request) bool
 	if d.Memory != nil {
-		ask, asked = d.Memory.Ask, d.Memory.Asked
+		ask, asked, stale = d.Memory.Ask, d.Memory.Asked, d.Memory.Stale
 		memory = append(memory, d.Memory)
 	}
 	last := d.Upstream
@@ -135,6 +142,8 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	first = append(first, authn.New(authn.Options{ // who is calling
 		Tokens:          d.Tokens,
 		Needed:          whoNeeds(ask, needed),
+		Stale:           stale,
+		Before:          d.Callers,
 		ClientCA:        d.ClientCA,
 		ImpersonateX509: d.ImpersonateX509,
 	}))
@@ -147,7 +156,7 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,
 		restrict, // may it pass, how, when, and what exists for it: NodePolicies, policies in Rego, WebAssembly filters, limits, views
-		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked}}, // whether memory may answer
+		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked, Stale: stale}}, // whether memory may answer
 		memory, // reads that memory can answer stop here
 	)...), found
 }

@@ -182,6 +182,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 		Log:             p.log,
 		ImpersonateX509: o.impersonateX509,
 		Upstream:        p.upstream,
+		Callers:         &authn.Before{},
 	}
 	if ca != nil {
 		d.ClientCA = ca.VerifyOptions

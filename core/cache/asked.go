@@ -31,6 +31,9 @@ func PoliciesFrom(objects []runtime.Object) Policies {
 			default:
 				p.Refuse = p.Refuse && !named
 				p.Parts = p.Parts || asked[i].Memory == v1alpha1.MemoryParts
+				if stale := asked[i].StaleIfError; stale != nil && (p.StaleIfError == 0 || stale.Duration < p.StaleIfError) {
+					p.StaleIfError = stale.Duration
+				}
 				if asked[i].Reads == v1alpha1.ReadsSession {
 					callers = append(callers, asked[i].Callers)
 				}

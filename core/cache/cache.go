@@ -20,12 +20,16 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/replicas"
@@ -69,6 +73,8 @@ type Options struct {
 type Cache struct {
 	streams  *streams
 	ledger   ledger
+	told     ledger   // for answers while upstream is gone; see stale.go
+	outages  sync.Map // *outage by resource
 	replicas *replicas.Replicas
 	policies atomic.Pointer[Policies]
 	passed   tally // reads that upstream answers, by reason
@@ -96,7 +102,7 @@ func New(o Options) (*Cache, error) {
 	if c.replicas != nil {
 		c.replicas.Keep(&c.ledger)
 	}
-	c.streams.restored = c.ledger.forget
+	c.streams.restored = func(r schema.GroupResource) { c.ledger.forget(r); c.told.forget(r) }
 	c.SetPolicies(o.Policies)
 	return c, nil
 }
@@ -118,7 +124,7 @@ func (c *Cache) Name() string { return "cache" }
 func (c *Cache) Ask(r *http.Request) (*http.Request, bool) {
 	q, ok := c.question(r)
 	// Whether the caller has chosen session reads is not known yet.
-	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil) {
+	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil && q.stale == 0) {
 		return r, false
 	}
 	if f, ok := negotiate(r, q.verb, false); !ok || c.streams.isClosed(q, f.Format) {
@@ -142,6 +148,15 @@ func (c *Cache) Asked(r *http.Request) bool {
 	return ok
 }
 
+// Stale is how old an answer to r, which [Cache.Ask] has said yes to, may be while
+// upstream is gone; 0 is not at all.
+func (c *Cache) Stale(r *http.Request) time.Duration {
+	if a, ok := r.Context().Value(askedKey{}).(*asked); ok {
+		return a.question.stale
+	}
+	return 0
+}
+
 // question reads r and leaves out what no policy lets in.
 func (c *Cache) question(r *http.Request) (*question, bool) {
 	q, ok := read(r)
@@ -150,6 +165,9 @@ func (c *Cache) question(r *http.Request) (*question, bool) {
 	}
 	p := c.policy(q.gvr.GroupResource())
 	q.session, q.inParts = p.isSession(r), p.Parts
+	if q.verb != watch {
+		q.stale = p.StaleIfError
+	}
 	return q, !p.Refuse
 }
 
@@ -175,6 +193,13 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 	if gr, ok := c.isWrite(r); ok {
 		return c.write(w, r, next, gr)
 	}
+	if c.Stale(r) > 0 {
+		o := c.outage(r.Context().Value(askedKey{}).(*asked).question.gvr.GroupResource())
+		defer o.leave()
+		if !o.enter() && c.stale(w, r) {
+			return nil // somebody else finds out whether upstream is back
+		}
+	}
 	if !pipeline.Granted(r.Context()) {
 		if isRead(r) {
 			c.passed.add(c.ungranted(r))
@@ -188,6 +213,9 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 	}
 	defer a.entry.release()
 	done, err := a.answer()
+	if a.gone && !done && err == nil && c.stale(w, r) {
+		return nil
+	}
 	if !done && err == nil {
 		c.passed.add(cmp.Or(a.why, telemetry.PassedNotCurrent))
 		return c.pass(w, r, next)
@@ -235,11 +263,15 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 		e.release()
 		return nil, telemetry.PassedLoading
 	}
+	return c.answerBy(w, r, q, f, e), ""
+}
+
+func (c *Cache) answerBy(w http.ResponseWriter, r *http.Request, q *question, f form, e *entry) *answer {
 	a := &answer{cache: c, entry: e, question: q, form: f, writer: e.writers[f], w: w, r: r}
 	if views := view.From(r.Context()); len(views) > 0 {
 		a.views = c.seen.Of(views, e.serial)
 	}
-	return a, ""
+	return a
 }
 
 // isPatient reports whether q gains from waiting for a collection to load: it
@@ -285,6 +317,8 @@ type answer struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	why   string // it could not be answered, if that is not [telemetry.PassedNotCurrent]
+	gone  bool   // upstream is
+	old   bool   // so the answer may be stale
 }
 
 // decline leaves the answer to upstream.
@@ -310,8 +344,12 @@ func (a *answer) answer() (bool, error) {
 
 // head sets the headers of an answer that is as old as age.
 func (a *answer) head(contentType, servedBy string, age time.Duration) {
-	a.entry.counts.answered(servedBy)
 	h := a.w.Header()
+	if a.old {
+		servedBy = telemetry.ServedByStale
+		warnStale(h, age)
+	}
+	a.entry.counts.answered(servedBy)
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
 	h.Set(ServedBy, servedBy)
@@ -359,11 +397,15 @@ func (a *answer) get() (bool, error) {
 	if !ok {
 		return false, nil
 	}
+	return a.getFrom(st)
+}
+
+func (a *answer) getFrom(st *stream.State) (bool, error) {
 	raw, err := a.see(a.r.Context(), st.Now().Get(wire.Key(a.namespace, a.name)))
 	switch {
 	case err != nil:
 		return false, err
-	case raw == nil && a.session:
+	case raw == nil && a.session && !a.old:
 		return false, apierrors.NewNotFound(a.gvr.GroupResource(), a.name)
 	case raw == nil:
 		return a.decline(telemetry.PassedNotFound)

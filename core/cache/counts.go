@@ -20,17 +20,21 @@ import (
 type counts struct {
 	stream.Counts
 	memory, coalesced atomic.Int64 // answers
+	stale             atomic.Int64 // those that upstream could not give
 	slow              atomic.Int64 // watchers that fell off the history
 	proofs            tally        // of reads of the newest state
 }
 
 // answered counts an answer.
 func (c *counts) answered(servedBy string) {
-	if servedBy == servedByCoalesced {
+	switch servedBy {
+	case servedByCoalesced:
 		c.coalesced.Add(1)
-		return
+	case telemetry.ServedByStale:
+		c.stale.Add(1)
+	default:
+		c.memory.Add(1)
 	}
-	c.memory.Add(1)
 }
 
 // saved is how many requests the API server would have had more without us.
@@ -142,7 +146,7 @@ func (c *Cache) Figures() telemetry.CacheFigures {
 func (c *counts) figures() telemetry.CollectionFigures {
 	return telemetry.CollectionFigures{
 		Slow: c.slow.Load(), Events: c.Events.Load(), Resets: c.Resets.Load(), Proofs: c.proofs.read(),
-		Answers: map[string]int64{telemetry.ServedByCache: c.memory.Load(), telemetry.ServedByCoalesced: c.coalesced.Load()},
+		Answers: map[string]int64{telemetry.ServedByCache: c.memory.Load(), telemetry.ServedByCoalesced: c.coalesced.Load(), telemetry.ServedByStale: c.stale.Load()},
 		Upstream: map[string]int64{
 			telemetry.ForList: c.Lists.Load(), telemetry.ForWatch: c.Watches.Load(), telemetry.ForProbe: c.Probes.Load(), telemetry.ForProgress: c.Asks.Load(),
 			telemetry.ForCatchUp: c.CatchUps.Load(), telemetry.ForCoalesced: c.Fetches.Load(),

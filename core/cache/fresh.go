@@ -97,6 +97,7 @@ func (a *answer) coalesce() (bool, error) {
 		return false, nil
 	}
 	a.entry.counts.proofs.add(telemetry.ProofCoalesced)
+	a.tell(got)
 	a.head(got.header.Get("Content-Type"), servedByCoalesced, 0)
 	return true, a.write(len(got.body), func(w io.Writer) error { _, err := w.Write(got.body); return err })
 }

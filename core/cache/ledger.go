@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/portico-proxy/portico/core/cache/wire"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/replicas"
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 // The ledger is what makes session reads see every earlier write through this
@@ -163,6 +165,15 @@ func (c *Cache) note(r schema.GroupResource, rv uint64) {
 	c.replicas.Await(c.ledger.note(r, rv))
 }
 
+// known returns the resourceVersion that a read must have reached, after touch losses
+// of touch with replicas, if that is known without asking upstream.
+func (l *ledger) known(r schema.GroupResource, touch uint64) (rv uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.of(r)
+	return f.rv, f.unknown == f.settled && f.touch >= touch
+}
+
 // isWrite reports whether r may change objects of a resource that is cached for
 // sessions.
 func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
@@ -176,7 +187,7 @@ func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
 		return gr, false // conversations, not changes
 	}
 	p := c.policy(gr)
-	return gr, !p.Refuse && p.Session != nil && !isTried(r)
+	return gr, !p.Refuse && (p.Session != nil || p.StaleIfError > 0) && !isTried(r)
 }
 
 // isTried reports a write that upstream only tries. Of a deletion with a body it
@@ -194,10 +205,15 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 		return next.ServeHTTP(w, r)
 	}
 	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
-	if !c.policy(gr).isSession(r) {
-		return next.ServeHTTP(w, r)
+	p := c.policy(gr)
+	to := w
+	if p.isSession(r) {
+		to = &noted{ResponseWriter: w, note: func() { c.note(gr, 0) }}
 	}
-	return next.ServeHTTP(&noted{ResponseWriter: w, note: func() { c.note(gr, 0) }}, r)
+	if p.StaleIfError == 0 || info.Subresource != "" || info.Verb != "get" && info.Verb != "list" {
+		return next.ServeHTTP(to, r)
+	}
+	return c.passOrStale(w, to, r, next)
 }
 
 // noted tells of a response before the first byte of it leaves.
@@ -226,20 +242,39 @@ func (n *noted) Write(p []byte) (int, error) {
 
 // write passes r on and notes what it did before its caller learns of it.
 func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Handler, gr schema.GroupResource) error {
-	held := &heldResponse{ResponseWriter: w, settle: func(h *heldResponse) { c.settle(gr, h) }}
-	settled := false
+	p := c.policy(gr)
+	held := &heldResponse{ResponseWriter: w, settle: func(h *heldResponse) {
+		if p.Session != nil {
+			c.settle(gr, h)
+		}
+		if p.StaleIfError > 0 {
+			info, _ := request.RequestInfoFrom(r.Context())
+			c.tellOf(info, h)
+		}
+	}}
+	settled := p.Session == nil // what is not acknowledged need not be seen, but in sessions it may have been
 	defer func() {
 		if !settled { // a panic: nobody knows how far it came
 			c.note(gr, 0)
 		}
 	}()
 	err := next.ServeHTTP(held, r)
-	settled = true
 	if err != nil {
-		c.note(gr, 0)
+		if !settled && !isUntouched(err) {
+			c.note(gr, 0)
+		}
+		settled = true
 		return err
 	}
+	settled = true
 	return held.finish()
+}
+
+// isUntouched reports an error that says that nothing was changed: clients are told
+// to try again then.
+func isUntouched(err error) bool {
+	_, again := apierrors.SuggestsClientDelay(err)
+	return again && upstream.IsGone(err)
 }
 
 // settle notes the write that h answers. A refusal changed nothing, but one that

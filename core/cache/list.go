@@ -43,7 +43,7 @@ func (a *answer) list() (bool, error) {
 
 // listNewest answers with a state no older than the request.
 func (a *answer) listNewest() (bool, error) {
-	now, err := a.cache.newest(a.r.Context(), a.entry)
+	now, err := a.probe()
 	if err != nil {
 		return false, nil // upstream's own error is the better one
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -92,6 +94,7 @@ type counter struct {
 	rewound  atomic.Bool                   // lists are of an earlier revision
 	deaf     atomic.Bool                   // does not hear that upstream proves progress on demand
 	hasty    atomic.Bool                   // loses what comes before such a proof
+	gone     atomic.Bool                   // nobody answers, though what is open stays open
 }
 
 // atFirst is a list as it might have been at revision 1.
@@ -161,6 +164,8 @@ func (l *leaky) loses(line []byte) bool {
 	return (l.events || l.n%3 == 0) && !bookmark
 }
 
+var errGone = errors.New("connection refused")
+
 // lag is long enough for a write to be read back before memory has its event.
 const lag = 10 * time.Millisecond
 
@@ -168,6 +173,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.requests.Add(1)
 	if gate := c.gate.Load(); gate != nil {
 		<-*gate
+	}
+	if c.gone.Load() {
+		return nil, errGone
 	}
 	res, err := c.RoundTripper.RoundTrip(r)
 	if err == nil && c.rewound.Load() && r.URL.Query().Get("watch") == "" {
@@ -276,6 +284,9 @@ func startProxy(t testing.TB, cfg *rest.Config, change func(*cache.Options)) (p 
 	}}
 	last := pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		p.passed.Add(1)
+		if p.upstream.gone.Load() {
+			return apierrors.NewServiceUnavailable("the API server cannot be reached")
+		}
 		reverse.ServeHTTP(w, r)
 		return nil
 	})

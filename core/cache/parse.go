@@ -50,6 +50,8 @@ type question struct {
 	newest    bool // the state must be the newest there is
 	session   bool // or as new as what went through here
 	inParts   bool // collections are not kept whole
+	// stale is how old the answer may be while upstream is gone; 0 is not at all.
+	stale time.Duration
 }
 
 // maxQuery is the longest query that is read, in bytes. To read a selector of a

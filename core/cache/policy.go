@@ -2,6 +2,7 @@ package cache
 
 import (
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -20,6 +21,9 @@ type Policy struct {
 	// written and read through this proxy: it costs upstream nothing. Nil is
 	// nobody.
 	Session func(user.Info) bool
+	// StaleIfError is how long ago upstream may have proven memory current for it to
+	// answer while upstream is gone. 0 has nothing answered then.
+	StaleIfError time.Duration
 }
 
 // Policies says how each resource is cached.

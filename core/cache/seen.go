@@ -53,6 +53,7 @@ func (a *answer) coalesceSeen() (bool, error) {
 	}
 	p.meta.RemainingItemCount = nil
 	a.entry.counts.proofs.add(telemetry.ProofCoalesced)
+	a.tell(got)
 	return a.sendAs(p, servedByCoalesced, 0)
 }
 

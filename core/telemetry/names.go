@@ -70,6 +70,7 @@ const (
 	ServedByLedger    = "ledger"
 	ServedByCoalesced = "coalesced"
 	ServedByUpstream  = "upstream"
+	ServedByStale     = "stale"
 )
 
 // Metrics are named and labelled as kube-apiserver's apiserver_* are, so that

@@ -3,6 +3,7 @@ package authn
 
 import (
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -28,6 +29,12 @@ type Options struct {
 	// reviewed: the API server will judge it anyway, and a review would double its
 	// work. Nil means that none ever does.
 	Needed func(*http.Request) (*http.Request, bool)
+	// Stale is how old an answer to a request, and what is known of its caller, may
+	// be while the API server is gone; 0 is not at all, and nil never. It is asked
+	// after Needed.
+	Stale func(*http.Request) time.Duration
+	// Before remembers callers for Stale.
+	Before *Before
 	// ClientCA returns how client certificates are verified, and false while
 	// there is no authority. Nil means never.
 	ClientCA func() (x509.VerifyOptions, bool)
@@ -83,6 +90,21 @@ func (f *Filter) byToken(r *http.Request, token string) *http.Request {
 		return r
 	}
 	res, ok, err := f.options.Tokens.AuthenticateToken(r.Context(), token)
+	within := time.Duration(0)
+	if f.options.Stale != nil {
+		within = f.options.Stale(r)
+	}
+	switch {
+	case within == 0:
+	case err == nil && ok:
+		f.options.Before.note(token, res.User, f.now())
+	case err == nil:
+		f.options.Before.note(token, nil, f.now())
+	case upstream.IsGone(err) && !errors.Is(err, errForbidden):
+		if u, known := f.options.Before.of(token, f.now(), within); known {
+			return withUser(r.WithContext(upstream.WithDoubt(r.Context())), u)
+		}
+	}
 	if err != nil || !ok {
 		return r
 	}

@@ -6,12 +6,14 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 // Filter grants requests that would be answered from memory. It refuses
@@ -24,6 +26,9 @@ type Filter struct {
 	// Answers reports whether a request would be answered from memory. It is
 	// asked once the caller is known. Nil means that none is.
 	Answers func(*http.Request) bool
+	// Stale is how old an answer to a request may be, and with it the yes to its
+	// caller, while the API server is gone; 0 is not at all, and nil never.
+	Stale func(*http.Request) time.Duration
 }
 
 // Name is "authz".
@@ -35,8 +40,19 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 		return next.ServeHTTP(w, r)
 	}
 	attributes, ok := attributesOf(r.Context())
-	if !ok || !f.Gate.allows(r.Context(), attributes) {
+	if !ok {
 		return next.ServeHTTP(w, r)
+	}
+	within := time.Duration(0)
+	if f.Stale != nil {
+		within = f.Stale(r)
+	}
+	allowed, before := f.Gate.allows(r.Context(), attributes, within)
+	if !allowed {
+		return next.ServeHTTP(w, r)
+	}
+	if before || upstream.InDoubt(r.Context()) {
+		return next.ServeHTTP(w, r.WithContext(upstream.WithGrantOfBefore(r.Context())))
 	}
 	ctx := pipeline.WithGrant(r.Context())
 	if attributes.GetVerb() == "watch" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-logr/logr"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
@@ -71,8 +72,12 @@ func (f *Follower) attach(informer cache.SharedIndexInformer, changed chan<- str
 		}
 	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { say() },
-		UpdateFunc: func(any, any) { say() },
+		AddFunc: func(any) { say() },
+		UpdateFunc: func(was, is any) {
+			if versionOf(was) != versionOf(is) { // otherwise it is only told again, after a relist
+				say()
+			}
+		},
 		DeleteFunc: func(any) { say() },
 	}); err != nil {
 		return err
@@ -80,6 +85,14 @@ func (f *Follower) attach(informer cache.SharedIndexInformer, changed chan<- str
 	return informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		f.Log.V(1).Info("changes to RBAC are not seen; decisions live out their time", "reason", err.Error())
 	})
+}
+
+func versionOf(o any) string {
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return ""
+	}
+	return m.GetResourceVersion()
 }
 
 // NeedLeaderElection tells controller-runtime that every replica follows.

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 const (
@@ -30,6 +32,8 @@ type Gate struct {
 	// review makes an authorizer that remembers nothing yet.
 	review  func() (authorizer.Authorizer, error)
 	current atomic.Pointer[authorizer.Authorizer]
+	// before is what was allowed since decisions were last forgotten.
+	before atomic.Pointer[before]
 
 	mu      sync.Mutex // guards following
 	watches map[*openWatch]struct{}
@@ -64,14 +68,28 @@ func (g *Gate) forget() error {
 		return fmt.Errorf("prepare access reviews: %w", err)
 	}
 	g.current.Store(&fresh)
+	// After decisions, so that nothing is remembered that was decided before.
+	g.before.Store(newBefore())
 	return nil
 }
 
 // allows reports a yes. An authorizer may err and still allow; the decision is
-// what counts.
-func (g *Gate) allows(ctx context.Context, a authorizer.Attributes) bool {
-	decision, _, _ := (*g.current.Load()).Authorize(ctx, a)
-	return decision == authorizer.DecisionAllow
+// what counts. While nobody can be asked, a yes of before will do if that was within
+// a while; that it was one of before is told.
+func (g *Gate) allows(ctx context.Context, a authorizer.Attributes, within time.Duration) (allowed, before bool) {
+	known := g.before.Load()
+	decision, _, err := (*g.current.Load()).Authorize(ctx, a)
+	allowed = decision == authorizer.DecisionAllow
+	switch {
+	case within == 0:
+	case allowed:
+		known.note(a)
+	case err == nil:
+		known.drop(a)
+	case upstream.IsGone(err):
+		before = known.allowed(a, within)
+	}
+	return allowed || before, before
 }
 
 // refuses reports a no. That nobody could be asked is none: open watches go on

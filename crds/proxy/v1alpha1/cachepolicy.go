@@ -41,6 +41,7 @@ type CachePolicyList struct {
 // CachePolicySpec is what a CachePolicy asks for.
 //
 // +kubebuilder:validation:XValidation:rule="self.memory != 'Refuse' || self.reads == 'Linearizable'",message="resources that are refused have no session reads"
+// +kubebuilder:validation:XValidation:rule="self.memory != 'Refuse' || !has(self.staleIfError)",message="resources that are refused are not in memory to be stale"
 // +kubebuilder:validation:XValidation:rule="!has(self.callers) || self.reads == 'Session'",message="callers are those who get session reads; set reads to Session"
 type CachePolicySpec struct {
 	// Resources are those that the policy is about.
@@ -67,6 +68,19 @@ type CachePolicySpec struct {
 	// +optional
 	// +kubebuilder:default=Linearizable
 	Reads ReadMode `json:"reads,omitempty"`
+
+	// StaleIfError lets reads of single objects and lists be answered from memory
+	// while the API server cannot be reached, or fails of itself, as long as it
+	// proved what is in memory current no longer ago than this; at most an hour.
+	// Such answers carry a Warning, and are never older than what the caller asks
+	// for or what was written through the proxy. For as long, who could be
+	// identified and was allowed the same before is taken to be so still: that a
+	// token or a right was withdrawn meanwhile is not noticed. Without it such
+	// reads fail. Of several policies the shortest holds.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('1h')",message="must be more than 0 and at most 1h"
+	StaleIfError *metav1.Duration `json:"staleIfError,omitempty"`
 
 	// Callers are those who get session reads. Without any, everybody does.
 	//

@@ -3,9 +3,13 @@ package v1alpha1
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
+
+// maxStale bounds how old an answer may be while the API server is gone.
+const maxStale = time.Hour
 
 // Validate says what the API server would say of p, for policies that come from
 // files and have not passed it. Empty fields have their defaults.
@@ -22,6 +26,12 @@ func (p *CachePolicy) Validate() error {
 	session := p.Spec.Reads == ReadsSession
 	if session && p.Spec.Memory == MemoryRefuse {
 		all = append(all, field.Invalid(spec.Child("reads"), p.Spec.Reads, "resources that are refused have no session reads"))
+	}
+	if d := p.Spec.StaleIfError; d != nil && (d.Duration <= 0 || d.Duration > maxStale) {
+		all = append(all, field.Invalid(spec.Child("staleIfError"), d.Duration.String(), "must be more than 0 and at most 1h"))
+	}
+	if p.Spec.StaleIfError != nil && p.Spec.Memory == MemoryRefuse {
+		all = append(all, field.Invalid(spec.Child("staleIfError"), p.Spec.StaleIfError.Duration.String(), "resources that are refused are not in memory to be stale"))
 	}
 	if !session && len(p.Spec.Callers) > 0 {
 		all = append(all, field.Forbidden(spec.Child("callers"), "callers are those who get session reads; set reads to Session"))

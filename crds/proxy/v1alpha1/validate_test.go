@@ -3,6 +3,9 @@ package v1alpha1
 import (
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestValidateKeepsTheRulesOfTheManifest(t *testing.T) {
@@ -15,6 +18,10 @@ func TestValidateKeepsTheRulesOfTheManifest(t *testing.T) {
 		"defaults":             {CachePolicySpec{Resources: pods}, ""},
 		"session":              {CachePolicySpec{Resources: pods, Reads: ReadsSession, Callers: jane}, ""},
 		"parts":                {CachePolicySpec{Resources: pods, Memory: MemoryParts}, ""},
+		"stale":                {CachePolicySpec{Resources: pods, StaleIfError: &metav1.Duration{Duration: time.Minute}}, ""},
+		"stale-never":          {CachePolicySpec{Resources: pods, StaleIfError: &metav1.Duration{}}, "spec.staleIfError"},
+		"stale-for-ever":       {CachePolicySpec{Resources: pods, StaleIfError: &metav1.Duration{Duration: 2 * time.Hour}}, "spec.staleIfError"},
+		"stale-and-refused":    {CachePolicySpec{Resources: pods, Memory: MemoryRefuse, StaleIfError: &metav1.Duration{Duration: time.Minute}}, "spec.staleIfError"},
 		"no-resources":         {CachePolicySpec{}, "spec.resources"},
 		"nameless-resource":    {CachePolicySpec{Resources: []CachedResource{{Group: "apps"}}}, "spec.resources[0].resource"},
 		"kind":                 {CachePolicySpec{Resources: []CachedResource{{Resource: "Pod"}}}, "spec.resources[0].resource"},

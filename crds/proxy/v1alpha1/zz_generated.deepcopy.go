@@ -76,6 +76,11 @@ func (in *CachePolicySpec) DeepCopyInto(out *CachePolicySpec) {
 		*out = make([]CachedResource, len(*in))
 		copy(*out, *in)
 	}
+	if in.StaleIfError != nil {
+		in, out := &in.StaleIfError, &out.StaleIfError
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Callers != nil {
 		in, out := &in.Callers, &out.Callers
 		*out = make([]Caller, len(*in))

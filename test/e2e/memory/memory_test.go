@@ -298,10 +298,10 @@ func TestDocumentedPoliciesAreGood(t *testing.T) {
 	if err := v1alpha1.AddToScheme(l.Scheme); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(l.Dir, "p.yaml"), []byte(shown[0]), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(l.Dir, "p.yaml"), []byte(strings.Join(shown, "---\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := l.Load(); err != nil || len(s.Objects) != 2 {
+	if s, err := l.Load(); err != nil || len(s.Objects) != 3 {
 		t.Errorf("got %v, %v", s, err)
 	}
 }

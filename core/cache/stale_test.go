@@ -1,0 +1,122 @@
+package cache_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/cache"
+	"github.com/portico-proxy/portico/core/cache/cachetest"
+)
+
+// stale lets ConfigMaps be as old as age while upstream is gone.
+func stale(age time.Duration) func(*cache.Options) {
+	return func(o *cache.Options) {
+		o.Policies = func(r schema.GroupResource) cache.Policy {
+			if r.Resource == "configmaps" {
+				return cache.Policy{StaleIfError: age}
+			}
+			return cache.Policy{}
+		}
+	}
+}
+
+// shelf is a namespace of ConfigMaps that a proxy keeps.
+func shelf(t *testing.T, p *proxy, namespace string) (path string) {
+	t.Helper()
+	direct(t).AddNamespace(namespace)
+	path = "/api/v1/namespaces/" + namespace + "/configmaps"
+	direct(t).Write(http.MethodPost, path, object{"metadata": object{"name": "a"}, "data": object{"k": "1"}})
+	// By an object, of which it is known how new it is: of a list that went upstream
+	// while memory was loading that would have to be asked.
+	p.warm(path+"/a?resourceVersion=0", cachetest.JSON)
+	return path
+}
+
+func (p *proxy) check(path string, status int, by string) cachetest.Answer {
+	p.t.Helper()
+	got := p.Get(path, cachetest.JSON)
+	if got.Status != status || got.ServedBy() != by {
+		p.t.Errorf("%s: %d, served by %q; want %d, by %q: %.200s", path, got.Status, got.ServedBy(), status, by, got.Body)
+	}
+	return got
+}
+
+func TestReadsAreAnsweredStaleWhileUpstreamIsGone(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale")
+	p.upstream.gone.Store(true)
+	for _, query := range []string{"", "/a", "?labelSelector=!none", "?fieldSelector=metadata.name%3Da"} {
+		got := p.check(path+query, http.StatusOK, "stale")
+		if w := got.Header["Warning"]; len(w) != 2 || !strings.HasPrefix(w[0], "110 ") || !strings.HasPrefix(w[1], "299 ") || got.Header.Get("Age") == "" {
+			t.Errorf("%s: warns %q, age %q", query, w, got.Header.Get("Age"))
+		}
+		if !strings.Contains(string(got.Body), `"name":"a"`) {
+			t.Errorf("%s: %s", query, got.Body)
+		}
+	}
+	// What memory has is answered as ever; what cannot be told fails as upstream does.
+	p.check(path+"?resourceVersion=0", http.StatusOK, "cache")
+	p.check(path+"/none", http.StatusServiceUnavailable, "")
+	p.check(path+"?resourceVersion=1000000000", http.StatusServiceUnavailable, "")
+	p.check(path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1&bogus=1", http.StatusServiceUnavailable, "")
+	p.check("/api/v1/namespaces/stale/serviceaccounts", http.StatusServiceUnavailable, "")
+	p.check("/api/v1/namespaces/stale", http.StatusServiceUnavailable, "")
+
+	p.upstream.gone.Store(false)
+	direct(t).Write(http.MethodPost, path, object{"metadata": object{"name": "b"}})
+	if got := p.Get(path, cachetest.JSON); got.ServedBy() == "stale" || !strings.Contains(string(got.Body), `"name":"b"`) {
+		t.Errorf("once it is back: by %s: %s", got.ServedBy(), got.Body)
+	}
+	if got := p.Get(path+"/b", cachetest.JSON); got.Status != http.StatusOK || len(got.Header["Warning"]) > 0 {
+		t.Errorf("once it is back: %d, warns %q", got.Status, got.Header["Warning"])
+	}
+}
+
+func TestStaleAnswersHaveTheirTime(t *testing.T) {
+	p := newProxy(t, stale(time.Nanosecond))
+	path := shelf(t, p, "stale-old")
+	p.upstream.gone.Store(true)
+	p.check(path, http.StatusServiceUnavailable, "")
+	p.check(path+"/a", http.StatusServiceUnavailable, "")
+}
+
+// TestStaleAnswersAreNoOlderThanWhatWasTold has memory hear late of what was written
+// and read through the proxy before upstream was lost.
+func TestStaleAnswersAreNoOlderThanWhatWasTold(t *testing.T) {
+	type told struct {
+		tell func(p *proxy, path string)
+		// exact says that it is known how far memory has to come. Else that would
+		// have to be asked.
+		exact bool
+	}
+	create := func(d *cachetest.Door, path string) {
+		d.Write(http.MethodPost, path, object{"metadata": object{"name": "b"}})
+	}
+	for name, tt := range map[string]told{
+		"written": {func(p *proxy, path string) { create(p.Door, path) }, true},
+		"read":    {func(p *proxy, path string) { create(direct(p.t), path); p.check(path+"/b", http.StatusOK, "") }, true},
+		"listed":  {func(p *proxy, path string) { create(direct(p.t), path); p.check(path, http.StatusOK, "coalesced") }, false},
+		"deleted": {func(p *proxy, path string) { p.Write(http.MethodDelete, path+"/a", nil) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProxy(t, stale(time.Hour))
+			path := shelf(t, p, "stale-told-"+name)
+			hold := make(chan struct{})
+			p.upstream.held.Store(&hold)
+			tt.tell(p, path)
+			p.upstream.gone.Store(true)
+			p.check(path, http.StatusServiceUnavailable, "")
+			p.check(path+"/a", http.StatusServiceUnavailable, "")
+			p.upstream.held.Store(nil)
+			close(hold)
+			if tt.exact {
+				until(t, func() bool { return p.Get(path+"/b", cachetest.JSON).ServedBy() == "stale" })
+				p.check(path, http.StatusOK, "stale")
+			}
+		})
+	}
+}
