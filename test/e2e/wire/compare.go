@@ -31,6 +31,7 @@ var perConnection = map[string]string{
 var ours = map[string]string{
 	"Portico-Served-By": "says how the proxy made the answer",
 	"Age":               "how old an answer from memory may be",
+	"Portico-Progress":  "says to other proxies that a watch proves progress on demand",
 }
 
 // ofTheWay are headers about how an answer's body travels. Answers from memory
