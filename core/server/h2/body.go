@@ -45,10 +45,14 @@ type body struct {
 	end    error
 	closed bool
 	asked  bool // for the body, if the client waits for that
+
+	// The trailer goes where the request has it when somebody reads the end, in
+	// the goroutine that does: handlers look at the request's all the time before.
+	trailer, into http.Header
 }
 
-func newBody(s *stream) *body {
-	b := &body{s: s}
+func newBody(s *stream, trailer http.Header) *body {
+	b := &body{s: s, into: trailer}
 	b.more.L = &b.mu
 	return b
 }
@@ -83,7 +87,7 @@ func (b *body) drop(err error) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := len(b.buf) - b.read
-	b.buf, b.read = nil, 0
+	b.buf, b.read, b.into = nil, 0, nil
 	if b.end == nil {
 		b.end = err
 	}
@@ -128,11 +132,24 @@ func (b *body) take(p []byte) (int, error) {
 	case b.read < len(b.buf) && (b.end == nil || errors.Is(b.end, io.EOF)):
 		n := copy(p, b.buf[b.read:])
 		if b.read += n; b.read == len(b.buf) && b.end != nil {
-			return n, b.end
+			return n, b.ended()
 		}
 		return n, nil
 	}
-	return 0, b.end
+	return 0, b.ended()
+}
+
+// ended is why nothing more can be read. The caller holds mu.
+func (b *body) ended() error {
+	if errors.Is(b.end, io.EOF) {
+		for name, values := range b.trailer {
+			if _, declared := b.into[name]; declared {
+				b.into[name] = values
+			}
+		}
+		b.trailer = nil
+	}
+	return b.end
 }
 
 // Close has what comes after be dropped.
@@ -156,6 +173,10 @@ func (c *conn) readBody(s *stream, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refund(s, n)
+	if s.over != nil {
+		c.flushAside() // whose time is up is not to wait for the client
+		return
+	}
 	c.flush()
 }
 

@@ -45,6 +45,7 @@ type conn struct {
 	over     error      // why nothing can be read or sent any more
 	leaving  bool       // GOAWAY was sent, or is about to be
 	last     uint32     // the newest request that the client has made
+	quitting bool       // for a fault of the client, and soon
 	served   uint32     // the newest that is served, once leaving
 	streams  map[uint32]*stream
 	closed   [128]uint32 // streams reset here, of which more may be on its way
@@ -170,6 +171,7 @@ func (c *conn) fail(why error) {
 func (c *conn) quit(fault http2.ConnectionError) {
 	c.mu.Lock()
 	c.goAway(http2.ErrCode(fault))
+	c.quitting = true // so that nobody undoes the following
 	_ = c.tls.SetDeadline(time.Now().Add(lingerTime))
 	for c.writing && c.over == nil {
 		c.stopped.Wait() // it takes GOAWAY with it

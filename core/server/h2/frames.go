@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net/http"
 
@@ -153,38 +152,35 @@ func (c *conn) processTrailer(s *stream, f *http2.MetaHeadersFrame) error {
 	case !f.StreamEnded(), len(f.PseudoFields()) > 0, f.Truncated:
 		return streamFault(s.id, http2.ErrCodeProtocol, "bad trailer")
 	}
+	trailer := http.Header{}
 	for _, field := range f.RegularFields() {
 		name := http.CanonicalHeaderKey(field.Name)
 		if !httpguts.ValidTrailerHeader(name) {
 			return streamFault(s.id, http2.ErrCodeProtocol, "bad trailer")
 		}
-		if _, declared := s.request.Trailer[name]; declared {
-			s.trailer.Add(name, field.Value)
-		}
+		trailer[name] = append(trailer[name], field.Value)
 	}
-	return c.endRequest(s)
+	return c.endRequest(s, trailer)
 }
 
 // endRequest is called when all of a request has come. The caller holds mu.
-func (c *conn) endRequest(s *stream) error {
+func (c *conn) endRequest(s *stream, trailer http.Header) error {
 	if s.size >= 0 && s.got != s.size {
 		return streamFault(s.id, http2.ErrCodeProtocol, fmt.Sprintf("a body of %d bytes was said to have %d", s.got, s.size))
 	}
 	s.gotEnd = true
 	if s.body != nil {
-		s.body.finish(s.trailer, s.request.Trailer)
+		s.body.finish(trailer)
 	}
 	return nil
 }
 
 // finish has those who read learn that the body is whole, and with what trailer.
-func (b *body) finish(trailer, into http.Header) {
+func (b *body) finish(trailer http.Header) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// before anybody sees the end
-	maps.Copy(into, trailer)
 	if b.end == nil {
-		b.end = io.EOF
+		b.end, b.trailer = io.EOF, trailer
 		b.more.Broadcast()
 	}
 }
@@ -229,7 +225,7 @@ func (c *conn) processData(f *http2.DataFrame) error {
 	}
 	c.refund(s, size-len(data))
 	if f.StreamEnded() {
-		return c.endRequest(s)
+		return c.endRequest(s, nil)
 	}
 	return nil
 }

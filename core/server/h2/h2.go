@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -29,10 +30,15 @@ const (
 	prefaceTime = 10 * time.Second
 	// lingerTime is how long a client may take to read the last of what it is sent.
 	lingerTime = time.Second
+	// stallTime is how long a client may take to read what holds up a handler that is
+	// out of time.
+	stallTime = 10 * time.Second
 	// leastWindow is the window that a client gives, and is given, until told otherwise.
 	leastWindow = 65535
 	// leastFrame is the size of a frame that anybody takes, in bytes.
 	leastFrame = 16 << 10
+	// mostFrame is the largest that there can be.
+	mostFrame = 1<<24 - 1
 )
 
 // limits are what one connection may have.
@@ -40,7 +46,7 @@ type limits struct {
 	streams                  uint32
 	frame, headers           uint32 // in bytes
 	streamWindow, connWindow int32  // in bytes
-	idle                     time.Duration
+	idle, stall              time.Duration
 }
 
 // limitsOf are those of srv, where it has any, and else those of net/http.
@@ -51,14 +57,20 @@ func limitsOf(srv *http.Server) limits {
 	}
 	headers := cmp.Or(srv.MaxHeaderBytes, http.DefaultMaxHeaderBytes)
 	return limits{
-		streams: uint32(cmp.Or(c.MaxConcurrentStreams, 250)),
-		frame:   uint32(max(leastFrame, cmp.Or(c.MaxReadFrameSize, 1<<20))),
+		streams: uint32(min(cmp.Or(c.MaxConcurrentStreams, 250), math.MaxInt32)),
+		frame:   uint32(min(max(leastFrame, cmp.Or(c.MaxReadFrameSize, 1<<20)), mostFrame)),
 		// The 32 bytes that HTTP/2 counts for each field are not in the operator's bound.
 		headers:      uint32(headers) + 10*32,
-		streamWindow: int32(max(leastWindow, cmp.Or(c.MaxReceiveBufferPerStream, 1<<20))),
-		connWindow:   int32(max(leastWindow, cmp.Or(c.MaxReceiveBufferPerConnection, 1<<20))),
+		streamWindow: window(c.MaxReceiveBufferPerStream),
+		connWindow:   window(c.MaxReceiveBufferPerConnection),
 		idle:         srv.IdleTimeout,
+		stall:        stallTime,
 	}
+}
+
+// window is size, or what comes nearest to it that HTTP/2 allows.
+func window(size int) int32 {
+	return int32(min(max(leastWindow, cmp.Or(size, 1<<20)), math.MaxInt32))
 }
 
 // server is what connections of one http.Server share.

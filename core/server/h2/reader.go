@@ -2,6 +2,7 @@ package h2
 
 import (
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -46,12 +47,18 @@ func (c *conn) read(turn uint64) {
 	}
 }
 
-// abandoned ends the connection if a handler has ended its reader.
+// abandoned ends the connection if a handler has ended its reader. A panic while
+// reading is a fault of ours, and may cost a client its connection, but not all
+// others theirs.
 func (c *conn) abandoned(turn uint64) {
+	p := recover()
+	if p != nil {
+		c.log.Printf("http2: panic reading %s: %v\n%s", c.remote, p, debug.Stack())
+	}
 	c.mu.Lock()
 	mine := c.turn.turn == turn
 	c.mu.Unlock()
-	if mine {
+	if mine || p != nil {
 		c.close(errGone)
 	}
 }

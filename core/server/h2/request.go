@@ -38,12 +38,9 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	}
 	takeCookies(r.Header)
 	takeTrailer(r)
-	if r.Trailer != nil {
-		s.trailer = http.Header{}
-	}
 	s.ctx, s.cancel = context.WithCancel(c.base)
 	if !s.gotEnd {
-		s.body = newBody(s)
+		s.body = newBody(s, r.Trailer)
 		r.Body = s.body
 		s.expects = httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue")
 		if s.expects {

@@ -32,11 +32,11 @@ type stream struct {
 	quick   bool  // it is answered where it is read
 	expects bool  // the client sends the body when told to
 	size    int64 // of the body, as the client says; -1 if it does not
-	trailer http.Header
 
 	// conn.mu guards following.
 	over     error         // why nothing more can be sent
 	wake     chan struct{} // of send
+	waits    bool          // for another's handler to return
 	listed   bool          // among those that are ready or parked
 	offer    *offer
 	window   int64 // how much the client takes
@@ -50,6 +50,14 @@ type stream struct {
 
 // deadlines are timers, nil while none was set.
 type deadlines struct{ read, write *time.Timer }
+
+func (d *deadlines) stop() {
+	for _, t := range []*time.Timer{d.read, d.write} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
 
 // awake tells send to look again.
 func (s *stream) awake() {
@@ -72,6 +80,9 @@ func (c *conn) reset(s *stream, code http2.ErrCode, why error) {
 // drop gives up s. The caller holds mu.
 func (c *conn) drop(s *stream, why error) {
 	s.over, s.offer = why, nil
+	if s.waits {
+		s.request, s.answer = nil, nil // it keeps its place, and not its size
+	}
 	s.cancel()
 	c.forget(s)
 	s.awake()
@@ -85,11 +96,7 @@ func (c *conn) forget(s *stream) {
 		c.ready, c.parked = slices.DeleteFunc(c.ready, is), slices.DeleteFunc(c.parked, is)
 		s.listed = false
 	}
-	for _, t := range []*time.Timer{s.deadline.read, s.deadline.write} {
-		if t != nil {
-			t.Stop()
-		}
-	}
+	s.deadline.stop()
 	if s.body != nil && !s.gotEnd {
 		c.refund(nil, s.body.drop(cmpErr(s.over, errReturned)))
 	}
@@ -122,6 +129,7 @@ func (c *conn) begin(s *stream, quick bool) (*stream, error) {
 		if len(c.waiting) >= 4*int(c.server.streams) {
 			return nil, errCalm
 		}
+		s.waits = true
 		c.waiting = append(c.waiting, s)
 		return nil, nil
 	}
@@ -176,12 +184,14 @@ func (c *conn) returned(s *stream) {
 	if s.over == nil {
 		s.over = errReturned
 	}
+	s.deadline.stop()
 	c.handlers--
 	for len(c.waiting) > 0 && c.over == nil {
 		next := c.waiting[0]
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
 		if next.over == nil {
+			next.waits = false
 			c.handlers++
 			c.wg.Go(func() { c.run(next) })
 			break
@@ -232,13 +242,14 @@ func (w *response) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline bounds how long the answer may take. The client is told by
-// RST_STREAM that it is cut off.
+// RST_STREAM that it is cut off, if it reads.
 func (w *response) SetWriteDeadline(t time.Time) error {
 	s := w.s
 	late := func() {
 		s.c.mu.Lock()
 		defer s.c.mu.Unlock()
 		s.c.reset(s, http2.ErrCodeInternal, fmt.Errorf("write the answer: %w", os.ErrDeadlineExceeded))
+		s.c.hurry()
 		s.c.flushAside()
 	}
 	if !t.IsZero() && !t.After(time.Now()) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -22,6 +23,7 @@ const (
 // sending is what is to be sent.
 type sending struct {
 	writing bool      // somebody is
+	hurried bool      // and has only so long
 	stopped sync.Cond // broadcast when nobody is any more
 	out     outgoing  // what is next, in order
 	frames  *http2.Framer
@@ -148,13 +150,36 @@ func (c *conn) write(own *stream) {
 			c.fail(err)
 			_ = c.tls.NetConn().Close()
 		}
-		if (own == nil || own.offer == nil) && len(c.ready) > 0 {
+		c.relax()
+		if (own == nil || own.offer == nil) && len(c.ready) > 0 || own != nil && own.over != nil {
 			break
 		}
 	}
 	c.writing = false
 	c.stopped.Broadcast()
+	if len(c.ready) == 0 {
+		c.flushAside() // of what own, whose time is up, leaves
+	}
 	c.passOn()
+}
+
+// hurry bounds how long what is being written may take: the handler that writes
+// may be one whose time is up. Nothing can be sent on TLS after half a record, so
+// a client that does not read as much loses the connection, and handlers of other
+// requests on it learn that by their contexts. The caller holds mu.
+func (c *conn) hurry() {
+	if c.writing && !c.hurried && !c.quitting && c.over == nil {
+		c.hurried = true
+		_ = c.tls.SetWriteDeadline(time.Now().Add(c.stall))
+	}
+}
+
+// relax undoes hurry once something was written. The caller holds mu.
+func (c *conn) relax() {
+	if c.hurried && !c.quitting && c.over == nil {
+		_ = c.tls.SetWriteDeadline(noDeadline)
+	}
+	c.hurried = false
 }
 
 // passOn has the next one that waits write, if nobody does. The caller holds mu.
