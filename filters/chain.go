@@ -123,7 +123,7 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	}
 	views, foundOfViews := d.Views.Compile(s)
 	maps.Copy(found, foundOfViews)
-	if views.Binds() {
+	if views.Binds() || policies.Views() {
 		restrict, needed = append(restrict, views), append(needed, views.Needs)
 	}
 	tenants, foundOfNames := names.Compile(s, d.Rooms)

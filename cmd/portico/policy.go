@@ -31,16 +31,21 @@ docs/write-a-rate-policy.md goes the whole way.`,
 }
 
 func newPolicySchemaCommand() *cobra.Command {
+	schemas := map[string]func() map[string]any{"request": rego.Schema, "caller": rego.CallerSchema}
 	return &cobra.Command{
-		Use:   "schema",
-		Short: "Print the schema of what policies know of a request",
-		Long: `Print the JSON Schema of what policies know of a request, for OPA's own tools:
+		Use:   "schema [request|caller]",
+		Short: "Print the schema of what policies know of a request, or of a caller",
+		Long: `Print the JSON Schema of what policies know of a request, or the part of it that
+selectors may depend on, which is what is known of a caller, for OPA's own tools:
 
-  mkdir schemas && portico policy schema > schemas/request.json
+  mkdir -p schemas/view
+  portico policy schema > schemas/request.json
+  portico policy schema caller > schemas/view/caller.json
   opa check --strict --schema schemas .`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printJSON(cmd.OutOrStdout(), rego.Schema())
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"request", "caller"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return printJSON(cmd.OutOrStdout(), schemas[append(args, "request")[0]]())
 		},
 	}
 }
@@ -123,8 +128,8 @@ func newPolicyEvalCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "eval file",
 		Short: "Show what a policy says of a request",
-		Long: `Show what a policy says of a request: its sets deny, warn and limits, as the proxy
-would take them. The file is a policy (.rego), or has RegoPolicies (.yaml).
+		Long: `Show what a policy says of a request: its sets deny, warn, limits and selectors, as
+the proxy would take them. The file is a policy (.rego), or has RegoPolicies (.yaml).
 
 The input is JSON or YAML. Fields that it leaves out are empty; "portico policy
 schema" has them all.`,

@@ -28,6 +28,7 @@ import (
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/view"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters/rego"
 	"github.com/portico-proxy/portico/filters/throttle"
@@ -42,7 +43,9 @@ requests of an audit log of kube-apiserver (JSON), had they been in force.
 
 An audit log has no sizes, and tells of requests one by one: numbers in flight
 and costs of answers are not counted, and input.observed and input.estimate are
-those of a proxy that has just begun. One proxy is taken to have had all requests.`,
+those of a proxy that has just begun. One proxy is taken to have had all requests.
+Objects are not in it: of selectors it tells whose requests they would have
+narrowed, and not what would have been left.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := newReplay(args[0])
@@ -173,6 +176,10 @@ func (p *replay) replay(ctx context.Context, e *auditv1.Event) error {
 		}
 		if outcome, by := p.limiter.Replay(limit.From(r.Context())); by != nil {
 			p.fates[fate{outcome, "limit " + by.ID + " of policy " + by.Policy, caller.Name}]++
+			return nil
+		}
+		if by := narrowedBy(r.Context(), info); by != "" {
+			p.fates[fate{"narrowed", "selectors of binding " + by, caller.Name}]++
 		}
 		return nil
 	})
@@ -184,6 +191,22 @@ func (p *replay) replay(ctx context.Context, e *auditv1.Event) error {
 		p.fates[fate{"denied", pipeline.StatusOf(err).Message, caller.Name}]++
 	}
 	return nil
+}
+
+// narrowedBy names the first binding whose policy has selectors that are about a
+// request; none is empty.
+func narrowedBy(ctx context.Context, info *request.RequestInfo) string {
+	of := func(r v1alpha1.ViewResource) bool {
+		return (r.Group == "*" || r.Group == info.APIGroup) && (r.Resource == "*" || r.Resource == info.Resource)
+	}
+	for _, n := range view.NarrowingsFrom(ctx) {
+		isAbout := n.Spec.Namespaces != nil && (info.Namespace != "" || info.Resource == "namespaces" || info.Name == "") ||
+			slices.ContainsFunc(n.Spec.Hidden, of) || slices.ContainsFunc(n.Spec.Objects, func(r v1alpha1.ViewRule) bool { return slices.ContainsFunc(r.Resources, of) })
+		if isAbout {
+			return n.Policy
+		}
+	}
+	return ""
 }
 
 func callerOf(u *authenticationv1.UserInfo) *user.DefaultInfo {

@@ -87,3 +87,48 @@ spec: {filterRef: {kind: RegoPolicy, name: lists}, phase: Throttle}
 		t.Errorf("got %v\n%s", err, out)
 	}
 }
+
+// TestReplayTellsWhatSelectorsNarrow has requests about what selectors are about, and
+// others.
+func TestReplayTellsWhatSelectorsNarrow(t *testing.T) {
+	dir := t.TempDir()
+	policy, audit := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
+	const own = `apiVersion: proxy.elf.io/v1alpha1
+kind: RegoPolicy
+metadata: {name: own}
+spec:
+  deadline: 10s
+  rego: |
+    package own
+
+    selectors contains {"resources": [{"resource": "pods"}], "names": [input.user.name]}
+---
+apiVersion: proxy.elf.io/v1alpha1
+kind: FilterBinding
+metadata: {name: own}
+spec:
+  filterRef: {kind: RegoPolicy, name: own}
+  phase: View
+  match: {users: [joe]}
+`
+	log := ""
+	for _, who := range []string{"joe", "jane"} {
+		for _, path := range []string{"/api/v1/pods", "/api/v1/configmaps", "/healthz"} {
+			log += `{"kind":"Event","apiVersion":"audit.k8s.io/v1","stage":"ResponseComplete","verb":"get","requestURI":"` + path + `","user":{"username":"` + who + `"}}` + "\n"
+		}
+	}
+	for name, text := range map[string]string{policy: own, audit: log} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := runPortico(t, "policy", "replay", policy, audit)
+	const want = "REQUESTS  OUTCOME   USER  BECAUSE\n1         narrowed  joe   selectors of binding own\n5         admitted        \n"
+	if err != nil || out != want {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	schema, err := runPortico(t, "policy", "schema", "caller")
+	if err != nil || !strings.Contains(schema, `"workload"`) || strings.Contains(schema, `"verb"`) {
+		t.Errorf("got %v\n%s", err, schema)
+	}
+}

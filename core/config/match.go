@@ -3,9 +3,11 @@ package config
 import (
 	"cmp"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -43,21 +45,41 @@ func CallerOf(r *http.Request) (user.Info, error) {
 	return &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}, nil
 }
 
-// CallersOf returns who sent r, and whom he would act as.
+// CallersOf returns who sent r, and whom he would act as, if he would.
 func CallersOf(r *http.Request) ([]user.Info, error) {
 	caller, err := CallerOf(r)
 	if err != nil {
 		return nil, err
 	}
-	as := r.Header.Get("Impersonate-User")
+	as := r.Header.Get(authenticationv1.ImpersonateUserHeader)
 	if as == "" {
 		return []user.Info{caller}, nil
 	}
-	other := &user.DefaultInfo{Name: as, Groups: append([]string{user.AllAuthenticated}, r.Header["Impersonate-Group"]...)}
+	other := &user.DefaultInfo{
+		Name: as, UID: r.Header.Get(authenticationv1.ImpersonateUIDHeader), Extra: impersonatedExtra(r.Header),
+		Groups: append([]string{user.AllAuthenticated}, r.Header[authenticationv1.ImpersonateGroupHeader]...),
+	}
 	if namespace, _, err := serviceaccount.SplitUsername(as); err == nil {
 		other.Groups = append(other.Groups, serviceaccount.MakeGroupNames(namespace)...)
 	}
 	return []user.Info{caller, other}, nil
+}
+
+// impersonatedExtra reads names as the API server does.
+func impersonatedExtra(h http.Header) map[string][]string {
+	extra := map[string][]string{}
+	for header, values := range h {
+		name, ok := strings.CutPrefix(header, authenticationv1.ImpersonateUserExtraHeaderPrefix)
+		if !ok {
+			continue
+		}
+		name = strings.ToLower(name)
+		if plain, err := url.PathUnescape(name); err == nil {
+			name = plain
+		}
+		extra[name] = append(extra[name], values...)
+	}
+	return extra
 }
 
 // Concerns reports whether a request is one that m means, whoever sent it.

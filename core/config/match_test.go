@@ -86,6 +86,28 @@ func TestUnknownCallersDoNotSlipPast(t *testing.T) {
 	}
 }
 
+func TestImpersonatedCallersAreToldAsTheAPIServerKnowsThem(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", http.NoBody)
+	r = r.WithContext(request.WithUser(r.Context(), &user.DefaultInfo{Name: "jane"}))
+	for name, value := range map[string]string{
+		"Impersonate-User": "system:serviceaccount:shop:web", "Impersonate-Uid": "7", "Impersonate-Group": "g",
+		"Impersonate-Extra-Example.com%2fTeam": "red", "Impersonate-Extra-Odd%Zz": "x",
+	} {
+		r.Header.Set(name, value)
+	}
+	got, err := CallersOf(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []user.Info{&user.DefaultInfo{Name: "jane"}, &user.DefaultInfo{
+		Name: "system:serviceaccount:shop:web", UID: "7", Groups: []string{"system:authenticated", "g", "system:serviceaccounts", "system:serviceaccounts:shop"},
+		Extra: map[string][]string{"example.com/team": {"red"}, "odd%zz": {"x"}},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBindingsHaveAnOrder(t *testing.T) {
 	binding := func(name string, priority int32, kind v1alpha1.FilterKind) runtime.Object {
 		return &v1alpha1.FilterBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.FilterBindingSpec{

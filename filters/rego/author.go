@@ -26,7 +26,7 @@ func (p *Policy) Evaluate(ctx context.Context, input map[string]any) (map[string
 		return nil, fmt.Errorf("read the input: %w", err)
 	}
 	sets := map[string]any{}
-	for _, q := range []*question{p.decision, p.limits} {
+	for _, q := range []*question{p.decision, p.limits, p.selectors} {
 		if q == nil {
 			continue
 		}

@@ -52,6 +52,8 @@ type result struct {
 	Deny   []string      `json:"deny,omitempty"`
 	Warn   []string      `json:"warn,omitempty"`
 	Limits []loggedLimit `json:"limits,omitempty"`
+
+	Selectors []Selector `json:"selectors,omitempty"`
 }
 
 // A loggedLimit is a limit in the words of whoever wrote the policy.
@@ -216,7 +218,7 @@ func (m *mask) hash(key []byte) string {
 }
 
 func resultOf(a *Answer) *result {
-	r := &result{Deny: a.Deny, Warn: a.Warn}
+	r := &result{Deny: a.Deny, Warn: a.Warn, Selectors: a.Selectors}
 	for i := range a.Limits {
 		l := &a.Limits[i]
 		logged := loggedLimit{ID: l.ID, Key: l.Key, Cost: l.Cost.Fixed, OnExceed: l.OnExceed, Applies: l.Applies}

@@ -10,6 +10,8 @@ import (
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"deny":["no"],"warn":["well"],"limits":[{"id":"a","key":["u"],"inFlight":{"max":1}}]}`))
 	f.Add([]byte(`{"deny":[""],"warn":[7,{}],"limits":[null]}`))
+	f.Add([]byte(`{"selectors":[{"namespaces":["a"]},{"resources":[{"resource":"pods"}],"names":[],"selector":{"matchExpressions":[{"key":"k","operator":"In","values":[]}]}}]}`))
+	f.Add([]byte(`{"selectors":[{"resources":[{"group":"*","resource":"*"}],"fields":[{"path":"/a","value":"b"}],"owners":[{"kind":"K","name":"n*"}]}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var sets map[string]any
 		if json.Unmarshal(raw, &sets) != nil {
@@ -27,7 +29,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got := len(a.Deny) + len(a.Warn) + len(a.Limits); got != said {
+		if got := len(a.Deny) + len(a.Warn) + len(a.Limits) + len(a.Selectors); got != said {
 			t.Fatalf("%s says %d things, and %d were heard", raw, said, got)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -56,6 +57,7 @@ type Library struct {
 
 	mu      sync.Mutex // guards following
 	shelves map[string]*shelf
+	views   atomic.Pointer[[]*binding] // those of phase View; stored under mu
 }
 
 // A shelf is what is known of one RegoPolicy.
@@ -79,7 +81,9 @@ func NewLibrary(o Options) *Library {
 	if o.CacheDir != "" {
 		kept = filepath.Join(o.CacheDir, "bundles")
 	}
-	return &Library{options: o, faulted: make(chan struct{}, 1), fetcher: fetch.New(o.Sources, kept, o.Log), shelves: map[string]*shelf{}}
+	l := &Library{options: o, faulted: make(chan struct{}, 1), fetcher: fetch.New(o.Sources, kept, o.Log), shelves: map[string]*shelf{}}
+	l.views.Store(&[]*binding{})
+	return l
 }
 
 // Start fetches bundles until ctx ends, and calls again whenever Compile may come
@@ -124,7 +128,8 @@ func (l *Library) Compile(s *config.Snapshot) (*Filter, config.Findings) {
 	}
 	l.fetcher.End()
 	l.shelves = kept
-	return &Filter{options: &l.options, faulted: l.faulted, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
+	l.see(bindings(s, v1alpha1.PhaseView, kept, found))
+	return &Filter{options: &l.options, library: l, faulted: l.faulted, restrict: bindings(s, v1alpha1.PhaseRestrict, kept, found), throttle: bindings(s, v1alpha1.PhaseThrottle, kept, found)}, found
 }
 
 // put compiles p, unless that has been done, and puts it among those kept.
@@ -244,8 +249,11 @@ func bindings(s *config.Snapshot, phase v1alpha1.FilterPhase, shelves map[string
 }
 
 func setsOf(phase v1alpha1.FilterPhase) string {
-	if phase == v1alpha1.PhaseThrottle {
+	switch phase {
+	case v1alpha1.PhaseThrottle:
 		return limitsSet
+	case v1alpha1.PhaseView:
+		return selectorsSet
 	}
 	return denySet + " or " + warnSet
 }

@@ -20,9 +20,10 @@ import (
 
 // The sets that a policy may have.
 const (
-	denySet   = "deny"
-	warnSet   = "warn"
-	limitsSet = "limits"
+	denySet      = "deny"
+	warnSet      = "warn"
+	limitsSet    = "limits"
+	selectorsSet = "selectors"
 )
 
 // defaultDeadline bounds one evaluation. It takes microseconds; this is for
@@ -35,6 +36,8 @@ const maxCompileErrors = 5
 var (
 	errDeadline = errors.New("the evaluation took longer than its deadline")
 	errNoBundle = errors.New("it is a bundle, which is not at hand")
+
+	errNoSelectors = errors.New("the policy has no selectors")
 )
 
 // Source is what a policy is made of.
@@ -51,14 +54,15 @@ type Source struct {
 
 // A Policy is a module that is ready to be asked.
 type Policy struct {
-	name     string
-	deadline time.Duration
-	compiler *ast.Compiler
-	pkg      ast.Ref
-	revision string    // of the bundle, as whoever built it calls it
-	decision *question // of deny and warn; nil if it has neither
-	limits   *question // nil if it has none
-	faults   faults
+	name      string
+	deadline  time.Duration
+	compiler  *ast.Compiler
+	pkg       ast.Ref
+	revision  string    // of the bundle, as whoever built it calls it
+	decision  *question // of deny and warn; nil if it has neither
+	limits    *question // nil if it has none
+	selectors *question // nil if it has none
+	faults    faults
 }
 
 // A question is some of a policy's sets, and what they depend on.
@@ -164,6 +168,7 @@ func schemas() *ast.SchemaSet {
 	set, schema := ast.NewSchemaSet(), any(Schema())
 	set.Put(ast.SchemaRootRef, schema)
 	set.Put(ast.MustParseRef("schema.request"), schema)
+	set.Put(ast.MustParseRef("schema.view.caller"), any(CallerSchema()))
 	return set
 }
 
@@ -212,14 +217,16 @@ func (p *Policy) path() string {
 
 func (p *Policy) prepare(data map[string]any) (err error) {
 	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
-	if p.decision, err = p.ask(store, data, denySet, warnSet); err != nil {
-		return err
+	for _, one := range []struct {
+		of   **question
+		sets []string
+	}{{&p.decision, []string{denySet, warnSet}}, {&p.limits, []string{limitsSet}}, {&p.selectors, []string{selectorsSet}}} {
+		if *one.of, err = p.ask(store, data, one.sets...); err != nil {
+			return err
+		}
 	}
-	if p.limits, err = p.ask(store, data, limitsSet); err != nil {
-		return err
-	}
-	if p.decision == nil && p.limits == nil {
-		return fmt.Errorf("%s has none of the sets deny, warn and limits", p.pkg)
+	if p.decision == nil && p.limits == nil && p.selectors == nil {
+		return fmt.Errorf("%s has none of the sets deny, warn, limits and selectors", p.pkg)
 	}
 	return nil
 }
@@ -248,18 +255,22 @@ func (p *Policy) ask(store storage.Store, data map[string]any, sets ...string) (
 	if err != nil {
 		return nil, err
 	}
+	inputs, err := pathsOf(refs, slices.Contains(sets, selectorsSet))
+	if err != nil {
+		return nil, err
+	}
 	query, err := opa.New(
 		opa.Query("answer = {"+strings.Join(parts, ", ")+"}"), opa.Compiler(p.compiler), opa.Store(store), opa.StrictBuiltinErrors(true),
 	).PrepareForEval(context.Background()) //nolint:forbidigo // nothing is waited for
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", p.pkg, err)
 	}
-	return &question{query: query, input: planInput(refs)}, nil
+	return &question{query: query, input: planInput(inputs)}, nil
 }
 
-// dependencies are the fields of input that rules, and all that they lead to,
-// read. What they read of data must be there.
-func (p *Policy) dependencies(rules []*ast.Rule, data map[string]any) (inputs []string, err error) {
+// dependencies are what rules, and all that they lead to, read of input. What they
+// read of data must be there.
+func (p *Policy) dependencies(rules []*ast.Rule, data map[string]any) (inputs []ast.Ref, err error) {
 	seen := map[*ast.Rule]bool{}
 	for len(rules) > 0 {
 		r := rules[0]
@@ -274,7 +285,7 @@ func (p *Policy) dependencies(rules []*ast.Rule, data map[string]any) (inputs []
 		ast.WalkRefs(r, func(ref ast.Ref) bool {
 			switch head := ref[0]; {
 			case head.Equal(ast.InputRootDocument):
-				inputs = append(inputs, strings.Join(constants(ref), "."))
+				inputs = append(inputs, ref)
 			case head.Equal(ast.DefaultRootDocument) && err == nil:
 				err = p.checkData(ref, data)
 			}
@@ -314,15 +325,39 @@ func (p *Policy) checkData(ref ast.Ref, data map[string]any) error {
 	return fmt.Errorf("%sthere is no %s: a policy has its own package, data.settings, and what its bundle has", place(ref[0].Location), constant)
 }
 
+// pathsOf are the fields that refs to input read: those of the caller, if no others
+// may be read.
+func pathsOf(refs []ast.Ref, ofCaller bool) (paths []string, err error) {
+	for _, ref := range refs {
+		path := constants(ref)
+		if ofCaller && !isOfCaller(path) {
+			return nil, fmt.Errorf("%sselectors may not depend on %s, but on input.%s only: what exists for a caller must be the same in all that he asks for",
+				place(ref[0].Location), ref.ConstantPrefix(), strings.Join(callerFields, ", input."))
+		}
+		paths = append(paths, strings.Join(path, "."))
+	}
+	return paths, nil
+}
+
 // Answer is what a policy says of a request.
 type Answer struct {
 	Deny, Warn []string
 	Limits     []limit.Limit
+	Selectors  []Selector
+	Worlds     []World // what exists by all of Selectors
 }
 
 // Decide asks for deny and warn.
 func (p *Policy) Decide(ctx context.Context, facts *Facts) (Answer, error) {
 	return p.answer(ctx, p.decision, facts)
+}
+
+// Selectors asks what exists for the caller.
+func (p *Policy) Selectors(ctx context.Context, facts *Facts) (Answer, error) {
+	if p.selectors == nil {
+		return Answer{}, errNoSelectors
+	}
+	return p.answer(ctx, p.selectors, facts)
 }
 
 // Limits asks for limits.
@@ -369,6 +404,12 @@ func (p *Policy) evaluate(ctx context.Context, q *question, input ast.Value) (An
 // read takes a policy at its word, or not at all: what is no limit is an error.
 func read(policy string, sets map[string]any) (a Answer, err error) {
 	for name, set := range sets {
+		if name == selectorsSet {
+			if a.Selectors, a.Worlds, err = readSelectors(set.([]any)); err != nil {
+				return Answer{}, err
+			}
+			continue
+		}
 		for _, element := range set.([]any) {
 			if name == limitsSet {
 				l, err := limit.Decode(element)

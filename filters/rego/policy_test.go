@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,26 +24,29 @@ import (
 
 var update = flag.Bool("update", false, "write the schema anew")
 
-const schemaFile = "../../plugins/policies/schemas/request.json"
+const schemaDir = "../../plugins/policies/schemas"
 
 // TestSchemaIsTheInputs keeps what OPA's tools are told true to what policies get.
 func TestSchemaIsTheInputs(t *testing.T) {
-	want, err := json.MarshalIndent(Schema(), "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want = append(want, '\n')
-	if *update {
-		if err := os.WriteFile(schemaFile, want, 0o600); err != nil {
+	for file, schema := range map[string]map[string]any{"request.json": Schema(), "view/caller.json": CallerSchema()} {
+		file = filepath.Join(schemaDir, file)
+		want, err := json.MarshalIndent(schema, "", "  ")
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := os.ReadFile(schemaFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("run go test ./filters/rego -run Schema -update: %s", diff)
+		want = append(want, '\n')
+		if *update {
+			if err := os.WriteFile(file, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			t.Errorf("run go test ./filters/rego -run Schema -update: %s", diff)
+		}
 	}
 }
 
@@ -122,7 +126,7 @@ func TestMistakesAreNamedByLineAndColumn(t *testing.T) {
 		"no-set":          {"package a\n\ndeny if input.verb == \"get\"\n", "line 3, column 1: deny must be a set"},
 		"no-settings":     {"package a\n\ndeny contains \"x\" if input.options.limit > data.settings.in.z\n", "line 3, column 44: spec.settings has no in.z"},
 		"no-data":         {"package a\n\ndeny contains \"x\" if input.verb in data.verbs\n", "line 3, column 36: there is no data.verbs"},
-		"nothing":         {"package a\n\nallow if input.verb == \"get\"\n", "data.a has none of the sets deny, warn and limits"},
+		"nothing":         {"package a\n\nallow if input.verb == \"get\"\n", "data.a has none of the sets deny, warn, limits and selectors"},
 		"older-rego":      {"package a\n\ndeny[\"x\"] { input.verb == \"get\" }\n", "line 3, column 1: "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,6 +30,8 @@ type binding struct {
 	policy *Policy // nil if it could not be had
 	digest string  // of what policy was made of
 	err    error   // why it could not
+
+	changed chan struct{} // of one of phase View: closed when another takes its place
 }
 
 func (b *binding) audits() bool { return b.spec.Mode == v1alpha1.ModeAudit }
@@ -47,8 +49,11 @@ func (b *binding) ignores() bool {
 
 // question is what a binding asks; nil if its policy has no answer to that.
 func (b *binding) question() *question {
-	if b.throttles() {
+	switch b.spec.Phase {
+	case v1alpha1.PhaseThrottle:
 		return b.policy.limits
+	case v1alpha1.PhaseView:
+		return b.policy.selectors
 	}
 	return b.policy.decision
 }
@@ -75,6 +80,7 @@ func (b *binding) names(info *request.RequestInfo, caller user.Info) bool {
 // Filter asks the policies that are bound to a request.
 type Filter struct {
 	options  *Options
+	library  *Library        // has those of phase View
 	faulted  chan<- struct{} // takes one when a policy has failed first
 	restrict []*binding      // in their order
 	throttle []*binding
@@ -84,7 +90,7 @@ type Filter struct {
 func (f *Filter) Name() string { return "rego" }
 
 // Binds reports whether there is anything to do for any request.
-func (f *Filter) Binds() bool { return len(f.restrict)+len(f.throttle) > 0 }
+func (f *Filter) Binds() bool { return len(f.restrict)+len(f.throttle) > 0 || f.Views() }
 
 // Throttles reports whether there may be limits.
 func (f *Filter) Throttles() bool { return len(f.throttle) > 0 }
@@ -98,7 +104,7 @@ func (f *Filter) Needs(r *http.Request) bool {
 	}
 	concerned := func(b *binding) bool { return config.Concerns(&b.spec.Match, info, r.UserAgent()) }
 	restricts := slices.ContainsFunc(f.restrict, concerned)
-	return restricts || slices.ContainsFunc(f.throttle, func(b *binding) bool {
+	return restricts || info.IsResourceRequest && f.Views() || slices.ContainsFunc(f.throttle, func(b *binding) bool {
 		return concerned(b) && (!limit.Exempt(info, nil) || b.names(info, nil) || len(b.spec.Match.Users) > 0)
 	})
 }
@@ -126,6 +132,10 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	}
 	if len(limits) > 0 {
 		r = r.WithContext(limit.With(r.Context(), limits))
+	}
+	r, err = f.narrow(r, facts)
+	if err != nil {
+		return err
 	}
 	return next.ServeHTTP(w, r)
 }

@@ -47,7 +47,7 @@ func isSet(rule *ast.Rule) bool {
 	pkg := rule.Module.Package.Path
 	last, _ := pkg[len(pkg)-1].Value.(ast.String)
 	return rule.Head.RuleKind() == ast.MultiValue && rule.Head.Key != nil && len(rule.Head.Ref()) == 1 &&
-		slices.Contains([]string{denySet, warnSet, limitsSet}, string(rule.Head.Name)) && !strings.HasSuffix(string(last), "_test")
+		slices.Contains([]string{denySet, warnSet, limitsSet, selectorsSet}, string(rule.Head.Name)) && !strings.HasSuffix(string(last), "_test")
 }
 
 func testName(pkg, name string) string { return strings.TrimPrefix(pkg, "data.") + "." + name }

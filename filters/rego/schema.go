@@ -3,6 +3,7 @@ package rego
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 )
 
 func numberText(n int64) json.Number { return json.Number(strconv.FormatInt(n, 10)) }
@@ -10,10 +11,22 @@ func numberText(n int64) json.Number { return json.Number(strconv.FormatInt(n, 1
 // Schema is the JSON Schema of a policy's input. It is made of [fields], so that
 // it is always the input's.
 func Schema() map[string]any {
-	root := object("What a policy knows of a request.")
+	return schemaOf("What a policy knows of a request.", func(string) bool { return true })
+}
+
+// CallerSchema is the JSON Schema of what selectors may depend on.
+func CallerSchema() map[string]any {
+	return schemaOf("What a policy knows of a caller.", func(path string) bool { return isOfCaller(strings.Split(path, ".")) })
+}
+
+func schemaOf(explain string, has func(path string) bool) map[string]any {
+	root := object(explain)
 	properties := root["properties"].(map[string]any)
 	for i := range fields {
 		f := &fields[i]
+		if !has(f.path) {
+			continue
+		}
 		parent, name := f.parent()
 		if parent == "" {
 			properties[name] = f.schema()

@@ -23,6 +23,7 @@ import (
 type lens struct {
 	name       string
 	audits     bool
+	made       bool // for a caller, by a policy
 	subjects   v1alpha1.RequestMatch
 	limits     *v1alpha1.ViewNamespaces // nil: all namespaces exist
 	selector   labels.Selector          // of namespaces; nil: none is chosen by labels

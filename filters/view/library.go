@@ -41,6 +41,7 @@ type Library struct {
 	options Options
 	needed  chan struct{} // has room for one
 	current atomic.Pointer[[]*world]
+	made    madeLenses
 
 	mu         sync.Mutex // guards following, and the order in which views change
 	worlds     map[string]*world

@@ -18,6 +18,7 @@ import (
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/view"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -51,6 +52,13 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 		case unknown == nil && l.isOf(callers):
 			all = append(all, l)
 		}
+	}
+	for _, n := range view.NarrowingsFrom(r.Context()) {
+		l, err := f.library.lensOf(&n)
+		if err != nil {
+			return err
+		}
+		all = append(all, l)
 	}
 	if isDiscovery(r) {
 		return discover(all, next).ServeHTTP(w, r)
@@ -120,7 +128,11 @@ func (s *sight) audit(w http.ResponseWriter, r *http.Request, log logr.Logger) e
 	return s.next.ServeHTTP(w, r)
 }
 
+// tell counts what was decided. Who made the lens has counted that it passed.
 func (s *sight) tell(decision string) {
+	if s.lens.made && decision == telemetry.DecisionPass {
+		return
+	}
 	mode := v1alpha1.ModeEnforce
 	if s.lens.audits {
 		mode = v1alpha1.ModeAudit

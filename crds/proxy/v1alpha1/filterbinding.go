@@ -40,7 +40,8 @@ type FilterBindingList struct {
 // FilterBindingSpec is what a FilterBinding asks for.
 //
 // +kubebuilder:validation:XValidation:rule="self.phase != 'Throttle' || self.filterRef.kind == 'RegoPolicy'",message="only a RegoPolicy can throttle"
-// +kubebuilder:validation:XValidation:rule="self.phase != 'View' || self.filterRef.kind == 'WasmFilter'",message="only a WasmFilter can say what is seen"
+// +kubebuilder:validation:XValidation:rule="self.phase != 'View' || self.filterRef.kind != 'RegoPolicy' || (has(self.match) && ((has(self.match.users) && self.match.users.size() > 0) || (has(self.match.groups) && self.match.groups.size() > 0)))",message="where a RegoPolicy says what exists, match says for whom: name users or groups"
+// +kubebuilder:validation:XValidation:rule="self.phase != 'View' || self.filterRef.kind != 'RegoPolicy' || !has(self.match) || !(has(self.match.userAgents) || has(self.match.verbs) || has(self.match.resources) || has(self.match.namespaces))",message="what exists for a caller is the same in all that he asks for: match users and groups only, and have the policy's selectors name resources and namespaces"
 type FilterBindingSpec struct {
 	// FilterRef names the filter that runs.
 	FilterRef FilterRef `json:"filterRef"`
@@ -48,10 +49,11 @@ type FilterBindingSpec struct {
 	// Phase is when it runs. Restrict is before anything else is done for the
 	// request: it may be refused, or the object that it carries changed. Throttle
 	// comes after it, and says to what limits the request is kept; only a
-	// RegoPolicy can. View says what of each object in the answer exists for the
-	// caller; only a WasmFilter can. It is asked about the object, knows the caller
-	// and the resource and nothing else of the request, and may have no
-	// capabilities.
+	// RegoPolicy can. View says what exists for the caller. A RegoPolicy is asked
+	// about the caller, and its selectors hold as a VirtualView does; match may then
+	// have users and groups and nothing else. A WasmFilter is asked about each object
+	// in the answer, knows the caller and the resource and nothing else of the
+	// request, and may have no capabilities.
 	//
 	// +optional
 	// +kubebuilder:default=Restrict

@@ -7,7 +7,7 @@ import (
 
 // RegoPolicy is a policy in Rego. FilterBindings say for which requests it is
 // asked, and for what: one of phase Restrict for its sets deny and warn, one of
-// phase Throttle for its set limits.
+// phase Throttle for its set limits, one of phase View for its set selectors.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -41,7 +41,7 @@ type RegoPolicyList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.rego) != has(self.source)",message="set one of rego and source"
 type RegoPolicySpec struct {
 	// Rego is the policy: one module, as in a file. What its package calls deny,
-	// warn and limits is asked for.
+	// warn, limits and selectors is asked for.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -169,8 +169,8 @@ func (b *FilterBinding) Validate() error {
 	if b.Spec.Phase == PhaseThrottle && b.Spec.FilterRef.Kind != FilterKindRego {
 		all = append(all, field.Invalid(spec.Child("phase"), b.Spec.Phase, "only a RegoPolicy can throttle"))
 	}
-	if b.Spec.Phase == PhaseView && b.Spec.FilterRef.Kind != FilterKindWasm {
-		all = append(all, field.Invalid(spec.Child("phase"), b.Spec.Phase, "only a WasmFilter can say what is seen"))
+	if b.Spec.Phase == PhaseView && b.Spec.FilterRef.Kind == FilterKindRego {
+		all = append(all, b.Spec.Match.validateSubjects(spec.Child("match"))...)
 	}
 	all = append(all, oneOf(spec.Child("failurePolicy"), b.Spec.FailurePolicy, "", FailurePolicyFail, FailurePolicyIgnore)...)
 	all = append(all, oneOf(spec.Child("mode"), b.Spec.Mode, "", ModeEnforce, ModeAudit)...)
@@ -189,6 +189,17 @@ func (m *RequestMatch) validate(at *field.Path) (all field.ErrorList) {
 	}
 	for i, r := range m.Resources {
 		all = append(all, plural(at.Child("resources").Index(i).Child("resource"), r.Resource, `a plural name, or "*"`)...)
+	}
+	return all
+}
+
+// validateSubjects refuses what is not about callers alone, or about all of them.
+func (m *RequestMatch) validateSubjects(at *field.Path) (all field.ErrorList) {
+	if len(m.Users)+len(m.Groups) == 0 {
+		all = append(all, field.Required(at, "where a RegoPolicy says what exists, match says for whom: name users or groups"))
+	}
+	if len(m.UserAgents)+len(m.Verbs)+len(m.Resources)+len(m.Namespaces) > 0 {
+		all = append(all, field.Forbidden(at, "what exists for a caller is the same in all that he asks for: match users and groups only, and have the policy's selectors name resources and namespaces"))
 	}
 	return all
 }

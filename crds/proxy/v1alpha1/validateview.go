@@ -31,7 +31,7 @@ func (v *VirtualView) Validate() error {
 	}
 	all = append(all, validateViewed(spec.Child("hidden"), v.Spec.Hidden)...)
 	for i := range v.Spec.Objects {
-		all = append(all, v.Spec.Objects[i].validate(spec.Child("objects").Index(i))...)
+		all = append(all, v.Spec.Objects[i].Validate(spec.Child("objects").Index(i))...)
 	}
 	for i := range v.Spec.Masks {
 		all = append(all, v.Spec.Masks[i].validate(spec.Child("masks").Index(i))...)
@@ -78,7 +78,8 @@ func validateNamespace(at *field.Path, name string) (bad field.ErrorList) {
 	return bad
 }
 
-func (r *ViewRule) validate(at *field.Path) field.ErrorList {
+// Validate says what the API server would say of a rule at a path.
+func (r *ViewRule) Validate(at *field.Path) field.ErrorList {
 	all := someViewed(at.Child("resources"), r.Resources)
 	if len(r.Names)+len(r.Owners)+len(r.Fields) == 0 && r.Selector == nil {
 		all = append(all, field.Required(at, "set names, selector, owners or fields"))

@@ -54,10 +54,3 @@ func TestFiltersSayWhatIsSeen(t *testing.T) {
 		})
 	}
 }
-
-func TestOnlyModulesSayWhatIsSeen(t *testing.T) {
-	out, err := kubectl(world.KubeconfigPath(), "apiVersion: proxy.elf.io/v1alpha1\nkind: FilterBinding\nmetadata: {name: none}\nspec: {phase: View, filterRef: {kind: RegoPolicy, name: none}}\n", "create", "-f", "-")
-	if err == nil || !strings.Contains(out, "only a WasmFilter can say what is seen") {
-		t.Errorf("%v: %s", err, out)
-	}
-}

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"anna", "bert", "carl", "dora", "emil", "fred", "gina", "hugo", "ines", "jack", "kate", "liam", "mona", "nils", "oona"} {
 		users = append(users, controlplane.User{Name: name, Groups: []string{"system:masters"}})
 	}
+	for name, team := range map[string]string{"rita": "red", "bill": "blue", "nora": "none"} {
+		users = append(users, controlplane.User{Name: name, Groups: []string{"system:masters", "team:" + team}})
+	}
 	var err error
 	world, err = controlplane.Start(context.Background(), controlplane.Options{Log: os.Stderr, Users: append(users, controlplane.User{Name: "plain"})})
 	if err == nil {

@@ -69,11 +69,16 @@ func TestWhatIsInOtherNamespacesDoesNotExist(t *testing.T) {
 }
 
 func TestObjectsExistByWhatTheyAre(t *testing.T) {
-	apply(t, namespace("shared", "")+settings("shared", "mine", "tenant: c", "mine")+settings("shared", "theirs", "tenant: d", "MARKER"))
+	apply(t, namespace("shared", ""))
 	p := newProxy(t)
 	show(t, "labels", "  subjects: {users: [carl]}\n  objects:\n  - resources: [{resource: configmaps}]\n    selector: {matchLabels: {tenant: c}}\n")
-	c := newTenant(t, p, "carl")
-	const all = "/api/v1/namespaces/shared/configmaps"
+	existByLabel(t, newTenant(t, p, "carl"), "shared")
+}
+
+// existByLabel has c see ConfigMaps of tenant c, and no others, in a namespace.
+func existByLabel(t *testing.T, c *tenant, namespace string) {
+	apply(t, settings(namespace, "mine", "tenant: c", "mine")+settings(namespace, "theirs", "tenant: d", "MARKER"))
+	all := "/api/v1/namespaces/" + namespace + "/configmaps"
 	list := c.is(t, "GET", all, "", 200, `"mine"`)
 	if strings.Contains(list, "theirs") {
 		t.Errorf("listed %s", list)
@@ -103,7 +108,7 @@ func TestObjectsExistByWhatTheyAre(t *testing.T) {
 	c.is(t, "DELETE", all+"/mine", asJSON+`{"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":"other"}}`, 409)
 	c.is(t, "DELETE", all+"/mine", asJSON+`{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}`, 200)
 	c.neverSaw(t, "MARKER")
-	if got := admin(t, "", "get", "configmap", "--namespace=shared", "theirs", "-o", "jsonpath={.data}{.metadata.labels}"); got != `{"key":"MARKER"}{"tenant":"d"}` {
+	if got := admin(t, "", "get", "configmap", "--namespace="+namespace, "theirs", "-o", "jsonpath={.data}{.metadata.labels}"); got != `{"key":"MARKER"}{"tenant":"d"}` {
 		t.Errorf("it is now %s", got)
 	}
 }
