@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -88,6 +89,7 @@ type proxy struct {
 	beside    []manager.Runnable // the server, until its last request
 	ready     map[string]healthz.Checker
 	debug     map[string]http.Handler // on the metrics' port
+	proxies   atomic.Int64            // how many there are; 0 is not known
 	// metricsAddress is where the manager serves metrics.
 	metricsAddress string
 	log            logr.Logger
@@ -307,6 +309,8 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 		Found: func(policy runtime.Object) []metav1.Condition {
 			return slices.Concat(sources.Found(policy), served.Found(policy))
 		},
+		Proxies: v1alpha1.GroupVersion.WithResource("proxies"), Version: version(),
+		Counted: func(proxies int) { p.proxies.Store(int64(proxies)) },
 	}}), nil
 }
 

@@ -27,7 +27,7 @@ import (
 // DefaultSpread is how long proxies take to report a change.
 const DefaultSpread = 5 * time.Second
 
-// Options says what to follow. All fields but Found, News, Spread and Log are
+// Options says what to follow. Client, Resources, Scheme, Apply and By are
 // required.
 type Options struct {
 	// Client carries requests under the proxy's own identity.
@@ -49,7 +49,18 @@ type Options struct {
 	// Spread is how long a change may go unreported, see [Controller]; 0 means
 	// [DefaultSpread].
 	Spread time.Duration
-	Log    logr.Logger
+	// Proxies is the resource in which proxies tell of themselves, so that policies
+	// say on how many of them they are in force. Empty tells nothing. By has to name
+	// this proxy alone.
+	Proxies schema.GroupVersionResource
+	// Counted is told how many proxies there are, when that changes. It may be nil.
+	Counted func(proxies int)
+	// Version is this proxy's.
+	Version string
+	// Renewal is how often it tells that it is there, and Counting how often all
+	// proxies together are counted; 0 means [DefaultRenewal] and [DefaultCounting].
+	Renewal, Counting time.Duration
+	Log               logr.Logger
 }
 
 // Controller follows policies. Where a custom resource is not installed, or the
@@ -73,6 +84,7 @@ type Controller struct {
 	applied *string // what was put in force last
 	refusal error   // of what is not in force
 	waiting bool    // due is set
+	census  census
 }
 
 // kind is one resource that is followed.
@@ -101,6 +113,8 @@ func (c *Controller) Start(ctx context.Context) error {
 		return err
 	}
 	defer c.due.Stop()
+	defer c.census.tell.Stop()
+	defer c.census.count.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, k := range c.kinds {
@@ -115,7 +129,12 @@ func (c *Controller) Start(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			c.leave(ctx)
 			return nil
+		case <-c.census.tell.C:
+			c.tell(ctx)
+		case <-c.census.count.C:
+			c.countAll(ctx)
 		case <-c.changed:
 			c.sync()
 		case <-c.News:
@@ -140,6 +159,7 @@ func (c *Controller) prepare() error {
 	c.changed = make(chan struct{}, 1)
 	c.due = time.NewTimer(time.Hour)
 	c.due.Stop()
+	c.prepareCensus()
 	for _, r := range c.Resources {
 		k := &kind{resource: r, policies: map[string]*policy{}}
 		k.informer = dynamicinformer.NewFilteredDynamicInformer(c.Client, r, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
@@ -300,6 +320,8 @@ func (k *kind) good() (all []*policy) {
 
 // plan sets the time of the next report, if there is something to report.
 func (c *Controller) plan() {
+	c.planTelling()
+	c.sayCounted()
 	if c.waiting || !slices.ContainsFunc(c.kinds, func(k *kind) bool { return len(c.unreported(k)) > 0 }) {
 		return
 	}
