@@ -23,7 +23,7 @@ func (p *proxy) limit(from fetch.Sources, o proxyOptions, d *filters.Deps) error
 	if err != nil {
 		return err
 	}
-	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided})
+	limiter = throttle.NewLimiter(throttle.Options{Count: limits.Decided, Proxies: func() int { return int(p.proxies.Load()) }})
 	d.Limiter, d.Talkers = limiter, talkers.New()
 	d.Share = throttle.NewShare(throttle.NewLimiter(throttle.Options{Waiting: maxWaiting, Count: limits.Decided}), throttle.Shares{
 		Requests: o.maxRequests, Lists: o.maxLists, Streams: o.maxWatches,

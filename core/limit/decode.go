@@ -28,7 +28,7 @@ func Decode(value any) (Limit, error) {
 	if !ok {
 		return Limit{}, fmt.Errorf("a limit is an object, not %T", value)
 	}
-	l := Limit{Cost: Cost{Fixed: 1}, OnExceed: Reject, Applies: Client, MaxDelay: defaultDelay}
+	l := Limit{Cost: Cost{Fixed: 1}, OnExceed: Reject, Applies: Client, Scope: Proxy, MaxDelay: defaultDelay}
 	for name, v := range fields {
 		if err := l.set(name, v); err != nil {
 			return Limit{}, fmt.Errorf("limit %v: %s: %w", fields["id"], name, err)
@@ -70,6 +70,8 @@ func (l *Limit) set(name string, v any) (err error) {
 		l.OnExceed, err = oneOf(v, Reject, Delay, ServeCached, Warn)
 	case "applies":
 		l.Applies, err = oneOf(v, Client, Upstream)
+	case "scope":
+		l.Scope, err = oneOf(v, Proxy, ClusterShare)
 	case "mode":
 		var mode string
 		mode, err = oneOf(v, "Enforce", "Audit")

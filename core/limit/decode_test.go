@@ -21,14 +21,14 @@ func decoded(t *testing.T, text string) (Limit, error) {
 func TestDecodeReadsEveryField(t *testing.T) {
 	got, err := decoded(t, `{
 		"id": "list-bytes", "key": ["jane", "pods"], "tokens": {"rate": 0.5, "burst": 20}, "inFlight": {"max": 2},
-		"cost": {"from": "responseBytes", "per": 100000}, "onExceed": "Delay", "maxDelay": "2s", "mode": "Audit", "applies": "Upstream", "message": "no"
+		"cost": {"from": "responseBytes", "per": 100000}, "onExceed": "Delay", "maxDelay": "2s", "mode": "Audit", "applies": "Upstream", "scope": "ClusterShare", "message": "no"
 	}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Limit{
 		ID: "list-bytes", Key: []string{"jane", "pods"}, Tokens: &Tokens{Rate: 0.5, Burst: 20}, InFlight: &InFlight{Max: 2},
-		Cost: Cost{From: ResponseBytes, Per: 100000}, OnExceed: Delay, MaxDelay: 2 * time.Second, Audit: true, Applies: Upstream, Message: "no",
+		Cost: Cost{From: ResponseBytes, Per: 100000}, OnExceed: Delay, MaxDelay: 2 * time.Second, Audit: true, Applies: Upstream, Scope: ClusterShare, Message: "no",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -43,7 +43,7 @@ func TestDecodeHasDefaults(t *testing.T) {
 		`{"id": "l", "key": ["k"], "tokens": {"rate": 0, "burst": 0}}`:     0,
 	} {
 		got, err := decoded(t, text)
-		if err != nil || got.Tokens.Burst != burst || got.OnExceed != Reject || got.Applies != Client || got.Cost.Fixed != 1 || got.MaxDelay != time.Second || got.Audit {
+		if err != nil || got.Tokens.Burst != burst || got.OnExceed != Reject || got.Applies != Client || got.Scope != Proxy || got.Cost.Fixed != 1 || got.MaxDelay != time.Second || got.Audit {
 			t.Errorf("%s: got %+v, %v", text, got, err)
 		}
 	}

@@ -27,6 +27,8 @@ type Limit struct {
 	OnExceed OnExceed
 	// MaxDelay bounds how long a request waits for room.
 	MaxDelay time.Duration
+	// Scope says whose limit it is: each proxy's own, or all proxies' together.
+	Scope Scope
 	// Audit counts and tells, and lets pass.
 	Audit bool
 	// Applies says which requests are counted.
@@ -88,6 +90,35 @@ const (
 	Client   Applies = "Client"
 	Upstream Applies = "Upstream"
 )
+
+// Scope says who shares a limit.
+type Scope string
+
+// Proxy is each proxy's own. ClusterShare is shared out evenly among all proxies
+// that there are, each of which keeps to its share; as long as nobody knows how many
+// there are, it is as Proxy is.
+const (
+	Proxy        Scope = "Proxy"
+	ClusterShare Scope = "ClusterShare"
+)
+
+// Of returns l as one of n proxies keeps it. A share that is smaller than what a
+// request costs is owed afterwards, so that all together keep to the rate; a
+// number in flight is at least 1, so that nobody is locked out.
+func (l Limit) Of(n int) Limit {
+	if l.Scope != ClusterShare {
+		return l
+	}
+	n = max(n, 1)
+	if t := l.Tokens; t != nil {
+		l.Cost.Fixed = min(l.Cost.Fixed, t.Burst)
+		l.Tokens = &Tokens{Rate: t.Rate / float64(n), Burst: t.Burst / float64(n)}
+	}
+	if f := l.InFlight; f != nil && f.Max > 0 {
+		l.InFlight = &InFlight{Max: max(1, f.Max/n)}
+	}
+	return l
+}
 
 type limitsKey struct{}
 

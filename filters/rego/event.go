@@ -65,6 +65,7 @@ type loggedLimit struct {
 	Cost     float64            `json:"cost,omitempty"` // if it was known
 	OnExceed limit.OnExceed     `json:"onExceed"`
 	Applies  limit.Applies      `json:"applies"`
+	Scope    limit.Scope        `json:"scope,omitempty"` // but for Proxy
 }
 
 // decided is what there is to be said of one decision.
@@ -222,6 +223,9 @@ func resultOf(a *Answer) *result {
 	for i := range a.Limits {
 		l := &a.Limits[i]
 		logged := loggedLimit{ID: l.ID, Key: l.Key, Cost: l.Cost.Fixed, OnExceed: l.OnExceed, Applies: l.Applies}
+		if l.Scope != limit.Proxy {
+			logged.Scope = l.Scope
+		}
 		if l.Tokens != nil {
 			logged.Tokens = map[string]float64{"rate": l.Tokens.Rate, "burst": l.Tokens.Burst}
 		}

@@ -90,7 +90,7 @@ func TestPolicySetsLimits(t *testing.T) {
 	}
 	want := []limit.Limit{{
 		Policy: "quorum-list", ID: "quorum-list", Key: []string{looper.Name, "", "pods"}, Tokens: &limit.Tokens{Rate: 0.1, Burst: 3},
-		Cost: limit.Cost{Fixed: 1}, OnExceed: limit.Reject, Applies: limit.Client, MaxDelay: time.Second,
+		Cost: limit.Cost{Fixed: 1}, OnExceed: limit.Reject, Applies: limit.Client, Scope: limit.Proxy, MaxDelay: time.Second,
 		Message: looper.Name + " lists all pods at their newest version again and again: use an informer, or resourceVersion=0",
 	}}
 	if diff := cmp.Diff(want, a.Limits); diff != "" {

@@ -66,6 +66,14 @@ func need(l *limit.Limit) float64 {
 	return min(l.Cost.Fixed, l.Tokens.Burst)
 }
 
+// taken is what a request takes: of a share, more than it has to find there.
+func taken(l *limit.Limit) float64 {
+	if l.Scope == limit.ClusterShare && l.Tokens != nil && l.Cost.From == "" {
+		return l.Cost.Fixed
+	}
+	return need(l)
+}
+
 // wait returns how long it takes until b has room for a request that is to keep
 // l. Where others must leave first nobody knows, and it is 0.
 func (b *bucket) wait(l *limit.Limit) (_ time.Duration, room bool) {
@@ -95,7 +103,7 @@ func (b *bucket) enter(l *limit.Limit, room bool) {
 	b.running++
 	if room {
 		b.refused = 0
-		b.tokens -= need(l)
+		b.tokens -= taken(l)
 	}
 }
 

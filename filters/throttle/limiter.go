@@ -33,6 +33,9 @@ type Options struct {
 	Waiting int
 	// Count is told of each limit that was asked. It may be nil.
 	Count func(policy, id, outcome string)
+	// Proxies is how many proxies share what is to be shared; 0 is not known. It may
+	// be nil.
+	Proxies func() int
 	// Now is the time; nil means [time.Now]. With another, use only
 	// [Limiter.Replay]: nobody waits for it.
 	Now func() time.Time
@@ -60,6 +63,9 @@ func NewLimiter(o Options) *Limiter {
 	}
 	if o.Count == nil {
 		o.Count = func(string, string, string) {}
+	}
+	if o.Proxies == nil {
+		o.Proxies = func() int { return 0 }
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -131,8 +137,13 @@ func (l *Limiter) claims(limits []limit.Limit) []claim {
 		if slices.ContainsFunc(claims, func(c claim) bool { return c.bucket == b }) {
 			continue
 		}
-		b.shape(&limits[i], now)
-		claims = append(claims, claim{limit: &limits[i], bucket: b})
+		kept := &limits[i]
+		if kept.Scope == limit.ClusterShare {
+			share := kept.Of(l.options.Proxies())
+			kept = &share
+		}
+		b.shape(kept, now)
+		claims = append(claims, claim{limit: kept, bucket: b})
 	}
 	return claims
 }

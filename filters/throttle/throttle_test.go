@@ -112,6 +112,54 @@ func TestCostsAboveTheBurstAreClampedToIt(t *testing.T) {
 	})
 }
 
+// TestSharesAreOfOneLimit has proxies come and go under a limit that they share.
+func TestSharesAreOfOneLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		proxies := 0
+		l := steady(Options{Proxies: func() int { return proxies }})
+		shared := func(l *limit.Limit) { l.Scope = limit.ClusterShare }
+		once, often, dear := with(tokens(0, 12), shared), with(tokens(10, 10), shared), with(tokens(10, 20), shared)
+		once.ID, often.ID, dear.ID = "once", "often", "dear"
+		dear.Cost.Fixed = 100
+		if got := tries(t, l, 2, once); got != 2 {
+			t.Errorf("%d of 2 were let in", got)
+		}
+		proxies = 4
+		if got := tries(t, l, 9, once); got != 3 {
+			t.Errorf("%d were let in of what is left of a share, want 3", got)
+		}
+		proxies = 1
+		if got := tries(t, l, 9, once); got != 0 {
+			t.Errorf("%d were let in of what had been taken", got)
+		}
+		// A share that is smaller than a request is kept to in the long run, by those
+		// that cost much as well.
+		proxies = 100
+		for _, one := range []limit.Limit{often, dear} {
+			let := 0
+			for range 200 {
+				let += tries(t, l, 3, one)
+				<-time.After(time.Second)
+			}
+			want := 20 // a hundredth of ten a second, for 200 seconds
+			if one.ID == "dear" {
+				want = 1 // each costs twenty
+			}
+			if let != want {
+				t.Errorf("%s: %d were let in, want %d", one.ID, let, want)
+			}
+		}
+		for most, want := range map[int]int{0: 0, 1: 1, 10: 1, 250: 2} {
+			if got := with(inFlight(most), shared).Of(proxies).InFlight.Max; got != want {
+				t.Errorf("a hundredth of %d in flight is %d, want %d", most, got, want)
+			}
+		}
+		if got := tokens(10, 10).Of(proxies); got.Tokens.Rate != 10 {
+			t.Errorf("what is not shared became %v", got.Tokens)
+		}
+	})
+}
+
 func TestNoRateAndNoBurstIsABan(t *testing.T) {
 	l := steady(Options{})
 	for _, banned := range []limit.Limit{tokens(0, 0), inFlight(0), with(tokens(0, 0), delaying(time.Second))} {
