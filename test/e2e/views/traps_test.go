@@ -1,10 +1,8 @@
 package views
 
 import (
-	"compress/gzip"
 	"io"
 	"net/http"
-	"strings"
 	"testing"
 )
 
@@ -75,50 +73,4 @@ func TestViewsGiveNoRights(t *testing.T) {
 	}
 	plain.is(t, "PATCH", all+"configmaps/a", asMerge+`{"data":{"x":"y"}}`, 403)
 	plain.neverSaw(t, "MARKER")
-}
-
-// TestWhatIsPackedIsLookedAtToo has a client that takes any encoding.
-func TestWhatIsPackedIsLookedAtToo(t *testing.T) {
-	// The API server packs what has more than 128 KiB.
-	filler := strings.Repeat("x", 256<<10)
-	apply(t, namespace("packed", "")+settings("packed", "mine", "tenant: z", filler)+settings("packed", "theirs", "tenant: y", "MARKER"+filler))
-	p := newProxy(t)
-	show(t, "packed", "  subjects: {users: [jack]}\n  objects:\n  - resources: [{resource: configmaps}]\n    names: [mine]\n")
-	j := newTenant(t, p, "jack")
-	for _, accept := range []string{"application/json", "application/vnd.kubernetes.protobuf, application/json", "application/cbor, application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, j.cfg.Host+"/api/v1/namespaces/packed/configmaps", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Accept", accept)
-		r.Header.Set("Accept-Encoding", "gzip, deflate, br")
-		res, err := j.client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body := io.Reader(res.Body)
-		if res.Header.Get("Content-Encoding") == "gzip" {
-			if body, err = gzip.NewReader(body); err != nil {
-				t.Fatal(err)
-			}
-		}
-		text, err := io.ReadAll(body)
-		_ = res.Body.Close()
-		if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(text), "mine") || strings.Contains(string(text), "theirs") {
-			t.Errorf("%s: %d, %v, %d bytes, encoded %q", accept, res.StatusCode, err, len(text), res.Header.Get("Content-Encoding"))
-		}
-	}
-	for _, accept := range []string{"application/vnd.kubernetes.protobuf", "application/cbor"} {
-		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, j.cfg.Host+"/api/v1/namespaces/packed/configmaps", http.NoBody)
-		r.Header.Set("Accept", accept)
-		res, err := j.client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = res.Body.Close()
-		if res.StatusCode != http.StatusNotAcceptable {
-			t.Errorf("%s: %d", accept, res.StatusCode)
-		}
-	}
-	j.neverSaw(t, "MARKER", "theirs")
 }
