@@ -37,8 +37,6 @@ func (f *follower) tellSame(st *stream.State, rv uint64) {
 // the watch.
 func (f *follower) tellProgress() bool {
 	f.entry.counts.proofs.add(f.proof.how)
-	if f.sendBookmark(f.reached, false) && f.same > f.reached {
-		f.sendBookmark(f.same, false)
-	}
+	_ = f.sendBookmark(f.reached, false) && f.sendBookmark(max(f.reached, f.same), false)
 	return false
 }

@@ -33,11 +33,16 @@ func TestReadsThroughTwoTiersAreLinearizable(t *testing.T) {
 func TestBookmarksBeforeEventsAreFoundOut(t *testing.T) {
 	_, node := slowTiers(t)
 	node.upstream.hasty.Store(true)
-	h := newHistory(t, node, true)
-	h.run(load{clients: 6, each: 40}, node.open, []opener{direct})
-	if got := h.verdict(); got != porcupine.Illegal {
-		t.Errorf("%d operations: %s", len(h.ops), got)
+	// On a machine that is busy, what is lost may have come another way before.
+	for range 10 {
+		h := newHistory(t, node, true)
+		h.run(load{clients: 6, each: 40}, node.open, []opener{direct})
+		if got := h.verdict(); got == porcupine.Illegal {
+			return
+		}
+		t.Logf("%d operations: nothing is wrong", len(h.ops))
 	}
+	t.Error("nothing was found out")
 }
 
 // asks is how often p has asked for progress.
@@ -126,7 +131,7 @@ func TestWhoAsksHearsAllBeforehand(t *testing.T) {
 	}
 	p.upstream.held.Store(nil)
 	close(gate)
-	for i, want := range []string{"ADDED fleeting, DELETED fleeting, BOOKMARK", "DELETED fleeting, BOOKMARK"} {
+	for i, want := range []string{"ADDED fleeting, DELETED fleeting, BOOKMARK, BOOKMARK", "DELETED fleeting, BOOKMARK, BOOKMARK"} {
 		h := <-replies[i]
 		// While nothing was heard, the objects are the same, whatever came and went.
 		if got := strings.Join(h.events, ", "); got != want && (i > 0 || got != "BOOKMARK, BOOKMARK") || h.header.Get("Portico-Progress") != "on-demand" {

@@ -118,7 +118,7 @@ func fromAssemblyScript(tb testing.TB, dir, source string) []byte {
 			tb.Skipf("guests in AssemblyScript need node and npm: %v", err)
 		}
 	}
-	tools, err := npmInstall(dir)
+	tools, err := npmInstall(tb.Context(), dir)
 	if err != nil {
 		tb.Skipf("guests in AssemblyScript need its compiler: %v", err)
 	}
@@ -132,7 +132,7 @@ func fromAssemblyScript(tb testing.TB, dir, source string) []byte {
 
 // npmInstall installs what a directory's lock file names, once per machine, and
 // returns where.
-func npmInstall(dir string) (string, error) {
+func npmInstall(ctx context.Context, dir string) (string, error) {
 	lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
 	if err != nil {
 		return "", err
@@ -164,7 +164,7 @@ func npmInstall(dir string) (string, error) {
 		}
 	}
 	// A registry that says nothing must not hold the tests up.
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	install := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--fetch-retries=1", "--fetch-timeout=30000")
 	install.Dir = part

@@ -16,14 +16,15 @@ import (
 
 // Upstream may be a proxy of our kind, which proves progress to whoever asks. It
 // says so in the head of each watch that it answers from memory. A watch that asks
-// [ProgressNow] is told what happened since its resourceVersion, then one bookmark or
-// two, and then ends:
+// [ProgressNow] is told what happened since its resourceVersion, then two bookmarks,
+// and then ends:
 //
 //   - The first is a bookmark as any other: up to there, everything has been told.
-//   - The second says that the objects are still the same there, though it is not
-//     known whether something came and went.
+//   - The second, at the same place or later, says that the objects are still the
+//     same there, though it is not known whether something came and went. A watch
+//     that ends before it was cut off, and proves nothing.
 //
-// The last lies no earlier than what upstream's own upstream had reached after the
+// The second lies no earlier than what upstream's own upstream had reached after the
 // question came. So one request is question and proof at once, and good at whichever
 // replica it arrives.
 //
@@ -40,6 +41,7 @@ const (
 
 var (
 	errNotOnDemand = errors.New("upstream does not prove progress on demand")
+	errCutOff      = errors.New("upstream was cut off before it had said all")
 	errOvertaken   = errors.New("something happened since upstream looked")
 	errExpired     = errors.New("upstream no longer knows our resourceVersion")
 )
@@ -82,9 +84,11 @@ func (s *Stream) ask() (uint64, error) {
 	same, err := s.replay(events)
 	switch {
 	case err == io.EOF:
-		return rv, nil
+		return 0, errCutOff
 	case err != nil:
 		return 0, fmt.Errorf("ask for progress: %w", err)
+	case same == rv:
+		return rv, nil
 	case st.Applied != rv || !s.Confirm(st, same):
 		return 0, errOvertaken
 	}

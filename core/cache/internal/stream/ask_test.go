@@ -30,7 +30,7 @@ func TestProgressIsAskedFor(t *testing.T) {
 	go func() {
 		q := b.next()
 		questions <- q.r.Header
-		q.promise().event("MODIFIED", "a/1", 11).bookmark(12, false).end()
+		q.promise().event("MODIFIED", "a/1", 11).bookmark(12, false).bookmark(12, false).end()
 	}()
 	if rv, err := s.Current(t.Context()); rv != 12 || err != nil {
 		t.Errorf("%d, %v", rv, err)
@@ -116,6 +116,7 @@ func TestOvertakenProofsAreNone(t *testing.T) {
 func TestOnlyProofsAreProofs(t *testing.T) {
 	for name, answer := range map[string]func(*exchange){
 		"a bookmark of an API server's": func(q *exchange) { q.bookmark(12, false).end() },
+		"half a proof":                  func(q *exchange) { q.promise().bookmark(11, false).end() },
 		"no bookmark":                   func(q *exchange) { q.promise().event("MODIFIED", "a/1", 11).end() },
 		"what is forgotten":             func(q *exchange) { q.promise().expire().end() },
 		"a refusal":                     func(q *exchange) { q.refuse(http.StatusTooManyRequests, "TooManyRequests") },
