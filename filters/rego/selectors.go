@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	fieldpath "k8s.io/apimachinery/pkg/util/validation/field"
@@ -76,10 +77,8 @@ func (s *Selector) read(element any) error {
 	case len(text) > maxSelector:
 		return fmt.Errorf("it is longer than %d bytes", maxSelector)
 	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if fields[name] == nil {
-			return fmt.Errorf("%s is null", name)
-		}
+	if null := nullIn(fields); null != "" {
+		return fmt.Errorf("%s is null", null)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
@@ -89,6 +88,41 @@ func (s *Selector) read(element any) error {
 	return s.check()
 }
 
+// nullIn is where a selector has a null first, which would be read as if it were not
+// there; "" if nowhere.
+func nullIn(value any) string {
+	at := func(name string, value any) string {
+		if value == nil {
+			return name
+		}
+		if in := nullIn(value); in != "" {
+			return name + "." + in
+		}
+		return ""
+	}
+	switch value := value.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(value)) {
+			if null := at(name, value[name]); null != "" {
+				return null
+			}
+		}
+	case []any:
+		for i, element := range value {
+			if null := at(strconv.Itoa(i), element); null != "" {
+				return null
+			}
+		}
+	}
+	return ""
+}
+
+// isEmpty reports whether a selector has nothing that labels have to fit, as where a
+// comprehension has found nothing.
+func isEmpty(s *metav1.LabelSelector) bool {
+	return s != nil && len(s.MatchLabels)+len(s.MatchExpressions) == 0
+}
+
 func (s *Selector) check() error {
 	rule := s.ViewRule
 	switch {
@@ -96,6 +130,8 @@ func (s *Selector) check() error {
 		return errors.New("namespaces stands alone: they exist with all that is in them")
 	case s.Namespaces != nil:
 		return nil
+	case isEmpty(s.Selector):
+		return errors.New(`selector is empty, which anything fits: let it have matchLabels or matchExpressions, or write "names": ["*"] for all objects and "names": [] for none`)
 	case s.fitsNothing():
 		rule = v1alpha1.ViewRule{Resources: s.Resources, Names: []string{"*"}}
 	case s.Fields != nil && len(s.Fields) == 0:

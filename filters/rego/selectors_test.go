@@ -98,6 +98,11 @@ func TestSelectorsSayWhatExists(t *testing.T) {
 	}
 }
 
+// ofPods is about those that a label selector fits.
+func ofPods(selector string) string {
+	return `{"resources": [{"resource": "pods"}], "selector": ` + selector + `}`
+}
+
 // TestSelectorsThatSayNothingAreErrors has mistakes that would show more than is
 // meant, were they let pass.
 func TestSelectorsThatSayNothingAreErrors(t *testing.T) {
@@ -110,7 +115,13 @@ func TestSelectorsThatSayNothingAreErrors(t *testing.T) {
 		`{"namespace": ["shop"]}`:               `unknown field "namespace"`,
 		`{"resources": [], "names": []}`:        "selectors.resources: Required value",
 		`{"resources": [{"resource": "pods"}]}`: "set names, selector, owners or fields",
-		`{"resources": [{"resource": "pods"}], "fields": []}`:                                           "fields is empty",
+		`{"resources": [{"resource": "pods"}], "fields": []}`: "fields is empty",
+		ofPods(`{}`): `selector is empty, which anything fits: let it have matchLabels or matchExpressions, or write "names": ["*"]`,
+		ofPods(`{"matchLabels": {g: "x" | some g in input.user.groups; g == "none"}}`):                  "selector is empty",
+		ofPods(`{"matchExpressions": []}`):                                                              "selector is empty",
+		ofPods(`{"matchLabels": null}`):                                                                 "selector.matchLabels is null",
+		ofPods(`{"matchLabels": {"team": null}}`):                                                       "selector.matchLabels.team is null",
+		ofPods(`{"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", null]}]}`):      "selector.matchExpressions.0.values.1 is null",
 		`{"resources": [{"resource": "pods/log"}], "names": []}`:                                        "selectors.resources[0].resource",
 		`{"resources": [{"resource": "pods"}], "names": ["a"], "namespaces": ["b"]}`:                    "namespaces stands alone",
 		`{"resources": [{"resource": "pods"}], "selector": {"matchLabels": {"user": input.user.name}}}`: "selectors.selector: Invalid value",
