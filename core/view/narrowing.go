@@ -15,7 +15,8 @@ type Narrowing struct {
 	// Audits says that it is only told of what would not exist.
 	Audits bool
 	// Spec has namespaces, hidden resources, rules and masks. It is shared: never
-	// write to it. Whose view it is has been decided.
+	// write to it. Whose view it is has been decided. An empty one shows all, and ends
+	// watches when it has changed.
 	Spec *v1alpha1.VirtualViewSpec
 	// Key is equal for equal Specs, and Size about what they take in memory, in bytes.
 	Key  string

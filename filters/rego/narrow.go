@@ -6,7 +6,12 @@ import (
 
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
+
+// everything is what exists where a policy shows all, or has failed and that is
+// ignored. A watch that begins under it has to end when the policy shows less.
+var everything = []World{{Spec: &v1alpha1.VirtualViewSpec{}, Key: "everything"}}
 
 // Views reports whether policies may say what exists for somebody.
 func (f *Filter) Views() bool { return len(*f.library.views.Load()) > 0 }
@@ -57,7 +62,11 @@ func (f *Filter) narrow(r *http.Request, facts *Facts) (*http.Request, error) {
 			if err != nil {
 				return nil, err
 			}
-			for _, w := range a.Worlds {
+			worlds := a.Worlds
+			if len(worlds) == 0 && !b.audits() {
+				worlds = everything
+			}
+			for _, w := range worlds {
 				all = append(all, view.Narrowing{Policy: b.name, Audits: b.audits(), Spec: w.Spec, Key: w.Key, Size: w.Size, Changed: b.changed})
 			}
 		}

@@ -172,6 +172,11 @@ const narrows = `package a
 selectors contains {"namespaces": [sprintf("%s-1", [input.user.name])]}
 `
 
+const showsAll = `package a
+
+selectors contains {"namespaces": ["*"]}
+`
+
 var ofAll = func(s *v1alpha1.FilterBindingSpec) { s.Match.Groups = []string{"all"} }
 
 // narrowed is what a request is narrowed to, and by whom.
@@ -198,6 +203,10 @@ func narrowedBy(t *testing.T, f *Filter, caller user.Info, header http.Header) (
 // namespacesOf are those that are left, one list for each view.
 func namespacesOf(all []view.Narrowing) (names []string) {
 	for _, n := range all {
+		if n.Spec.Namespaces == nil {
+			names = append(names, "*")
+			continue
+		}
 		names = append(names, strings.Join(n.Spec.Namespaces.Names, " "))
 	}
 	return names
@@ -225,7 +234,9 @@ func TestBindingsNarrowWhatExists(t *testing.T) {
 		"unknown":      {narrows, ofAll, nil, http.Header{"Authorization": {"Bearer x"}}, nil, "a policy of this proxy concerns the request"},
 		"anonymous":    {narrows, ofAll, nil, nil, nil, ""},
 		"silent":       {silent, ofAll, all, nil, nil, "filter b: selectors is empty for this caller"},
-		"silent-open":  {silent, ignore, all, nil, nil, ""},
+		"silent-open":  {silent, ignore, all, nil, []string{"*"}, ""},
+		"shows-all":    {showsAll, ofAll, all, nil, []string{"*"}, ""},
+		"audits-all":   {showsAll, audit, all, nil, nil, ""},
 		"no-selectors": {restricts, ofAll, all, nil, nil, "filter b: the policy has no selectors"},
 		"mistake":      {"package a\n\nx", ofAll, all, nil, nil, "filter b: line 3, column 1: "},
 		"no-policy":    {"", ofAll, all, nil, nil, "filter b: there is no such RegoPolicy"},
@@ -244,7 +255,7 @@ func TestBindingsNarrowWhatExists(t *testing.T) {
 				t.Errorf("got %v, %q", namespacesOf(got), text)
 			}
 			for _, n := range got {
-				if n.Policy != "b" || n.Audits != (name == "audited") || n.Key == "" || n.Size == 0 {
+				if n.Policy != "b" || n.Audits != (name == "audited") || n.Key == "" || n.Spec.Namespaces != nil && n.Size == 0 {
 					t.Errorf("got %+v", n)
 				}
 			}
@@ -297,6 +308,28 @@ func TestWatchesEndWithThePolicyTheyBeganUnder(t *testing.T) {
 		now, err := narrowedBy(t, began, all, nil) // with a chain of before
 		if err != nil || !isOver(was[0]) || slices.ContainsFunc(now, isOver) || len(now) == 0 != (name == "gone") {
 			t.Errorf("%s: got %+v, %v", name, now, err)
+		}
+	}
+}
+
+// TestWatchesOfAllEndWhenLessIsShown has a policy that shows all, and one that failed
+// and was ignored, be followed by one that does not.
+func TestWatchesOfAllEndWhenLessIsShown(t *testing.T) {
+	all := &user.DefaultInfo{Name: "jane", Groups: []string{"all"}}
+	ignore := func(s *v1alpha1.FilterBindingSpec) { ofAll(s); s.FailurePolicy = v1alpha1.FailurePolicyIgnore }
+	for name, began := range map[string][]runtime.Object{
+		"all":    {bind("p", v1alpha1.PhaseView, ofAll), policy("p", showsAll)},
+		"failed": {bind("p", v1alpha1.PhaseView, ignore), policy("p", "package a\n\nselectors contains 1\n")},
+		"none":   {bind("p", v1alpha1.PhaseView, ignore)},
+	} {
+		l := NewLibrary(Options{Log: testr.New(t)})
+		was, err := narrowed(t, l, all, nil, began...)
+		if err != nil || len(was) != 1 || isOver(was[0]) {
+			t.Fatalf("%s: got %+v, %v", name, was, err)
+		}
+		now, err := narrowed(t, l, all, nil, began[0], policy("p", narrows))
+		if err != nil || !isOver(was[0]) || !slices.Equal(namespacesOf(now), []string{"jane-1"}) {
+			t.Errorf("%s: got %v, %v", name, namespacesOf(now), err)
 		}
 	}
 }

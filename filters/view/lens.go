@@ -119,6 +119,11 @@ func (l *lens) isOver() bool {
 	}
 }
 
+// isOpen reports whether all that there is exists, as it is.
+func (l *lens) isOpen() bool {
+	return l.limits == nil && len(l.hidden)+len(l.rules)+len(l.masked) == 0
+}
+
 var namespaceResource = schema.GroupResource{Resource: "namespaces"}
 
 // shows reports whether a namespace exists.

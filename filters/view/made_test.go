@@ -1,9 +1,11 @@
 package view
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -69,6 +71,62 @@ func TestWhatPoliciesSayHoldsAsViewsDo(t *testing.T) {
 	close(over)
 	if !isClosed(first[0].Changed()) {
 		t.Error("it goes on when its policy has changed")
+	}
+}
+
+// TestWhatShowsAllEndsWatchesOnly has all be asked for under a policy that hides
+// nothing yet.
+func TestWhatShowsAllEndsWatchesOnly(t *testing.T) {
+	l := NewLibrary(Options{Log: logr.Discard()})
+	f, _ := l.Compile(&config.Snapshot{})
+	over := make(chan struct{})
+	ask := func(method, target string, next pipeline.HandlerFunc) error {
+		r := httptest.NewRequest(method, target, http.NoBody)
+		info, err := resources.NewRequestInfo(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := view.WithNarrowings(request.WithRequestInfo(r.Context(), info), view.Narrowing{Policy: "a", Spec: &v1alpha1.VirtualViewSpec{}, Key: "all", Changed: over})
+		return f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), next)
+	}
+	for target, views := range map[string]int{
+		"GET /api/v1/pods": 0, "GET /api/v1/pods?watch=1": 1, "GET /api/v1/namespaces/a/pods/b": 0, "GET /api/v1/nodes/n/proxy/metrics": 0,
+		"POST /api/v1/namespaces/a/pods": 0, "DELETE /api/v1/namespaces/a/pods": 0, "POST /api/v1/namespaces/a/bindings": 0,
+		"POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews": 0,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		asked := false
+		err := ask(method, path, func(_ http.ResponseWriter, r *http.Request) error {
+			asked = true
+			all := view.From(r.Context())
+			if len(all) != views || r.URL.RequestURI() != path {
+				t.Errorf("%s: %d views of %s", target, len(all), r.URL)
+			}
+			for _, v := range all {
+				if isClosed(v.Changed()) {
+					t.Errorf("%s: it has changed", target)
+				}
+			}
+			return nil
+		})
+		if err != nil || !asked {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+	err := ask("GET", "/api/v1/pods", func(http.ResponseWriter, *http.Request) error {
+		close(over)
+		return nil
+	})
+	if !errors.Is(err, errChanged) {
+		t.Errorf("a list that is over: %v", err)
+	}
+	if err := ask("GET", "/api/v1/pods?watch=1", func(_ http.ResponseWriter, r *http.Request) error {
+		if !isClosed(view.From(r.Context())[0].Changed()) {
+			t.Error("a watch goes on")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

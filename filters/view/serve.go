@@ -64,6 +64,8 @@ func (s *sight) serve(w http.ResponseWriter, r *http.Request) error {
 // judge refuses r, or says who goes on with it.
 func (s *sight) judge(r *http.Request) (pipeline.Handler, error) {
 	switch {
+	case s.lens.isOpen():
+		return pipeline.HandlerFunc(s.all), nil
 	case s.asked.isNodeProxy():
 		return nil, apierrors.NewForbidden(s.asked.resource, s.asked.name, errNodeProxy)
 	case s.asked.resource == bindingResource && s.lens.judges(podResource):
@@ -110,6 +112,24 @@ func (s *sight) one(w http.ResponseWriter, r *http.Request) error {
 // shown has the answer's objects seen through the lens.
 func (s *sight) shown(w http.ResponseWriter, r *http.Request) error {
 	return s.next.ServeHTTP(w, r.WithContext(view.With(r.Context(), s.lens)))
+}
+
+// all serves a request to which everything exists: what it shows is not looked at,
+// but a watch ends, and a list breaks off, when less does.
+func (s *sight) all(w http.ResponseWriter, r *http.Request) error {
+	switch s.asked.info.Verb {
+	case "watch":
+		if err := s.resumes(r); err != nil {
+			return err
+		}
+		return s.shown(w, r)
+	case "list":
+		if err := s.next.ServeHTTP(w, r); err != nil || !s.lens.isOver() {
+			return err
+		}
+		return errChanged
+	}
+	return s.next.ServeHTTP(w, r)
 }
 
 // absent is what the API server says of what does not exist.
