@@ -16,9 +16,15 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// pageSize is how many objects are read at a time: a list that does not fit shall
-// not be in memory before that is known.
-const pageSize = 100
+// So many objects are read at a time: a list that does not fit shall not be in
+// memory before that is known. There are at least as many that a list which nearly
+// fits is not read one by one.
+const (
+	maxPage = 100
+	minPage = 10
+	// largest is about as large as the API server lets an object become, in bytes.
+	largest = 3 << 19
+)
 
 // attempt is one to keep a collection true, which ends when that does not fit. It
 // is what a reflector reads from, and writes to.
@@ -62,6 +68,17 @@ func (a *attempt) read(page *heldList) error {
 	}
 	a.taken += more
 	return nil
+}
+
+// pageSize is how many objects there is room for, however large they are.
+func (a *attempt) pageSize() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.memory.limit == 0 {
+		return maxPage
+	}
+	room := a.memory.limit - a.memory.taken.Load() + max(0, a.size()-a.reading)
+	return min(max(room/largest, minPage), maxPage)
 }
 
 // source reads lists in pages.
@@ -109,7 +126,7 @@ func (a *attempt) list(ctx context.Context, o metav1.ListOptions) (runtime.Objec
 }
 
 func (a *attempt) page(ctx context.Context, o metav1.ListOptions) (*heldList, error) {
-	o.Limit = pageSize
+	o.Limit = a.pageSize()
 	if o.ResourceVersion == "0" { // which the API server answers whole
 		o.ResourceVersion = ""
 	}

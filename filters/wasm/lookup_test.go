@@ -4,13 +4,18 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
@@ -233,5 +238,57 @@ func TestAServerThatRefusesIsBelieved(t *testing.T) {
 				t.Errorf("afterwards: %s, %v", object, err)
 			}
 		})
+	}
+}
+
+// TestNoMoreIsReadAtATimeThanThereIsRoomFor asks a server of objects that may be as
+// large as objects become.
+func TestNoMoreIsReadAtATimeThanThereIsRoomFor(t *testing.T) {
+	asked := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Query().Get("limit")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"kind":"NamespaceList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}`)
+	}))
+	defer server.Close()
+	client, err := dynamic.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mib = 1 << 20
+	for name, tt := range map[string]struct {
+		limit, others, known, read int64
+		want                       string
+	}{
+		"no-bound":       {0, 0, 0, 0, "100"},
+		"much-room":      {1 << 30, 0, 0, 0, "100"},
+		"as-it-comes":    {64 * mib, 0, 0, 0, "42"},
+		"others":         {64 * mib, 32 * mib, 0, 0, "21"},
+		"little-room":    {64 * mib, 60 * mib, 0, 0, "10"},
+		"no-room":        {mib, mib, 0, 0, "10"},
+		"half-is-read":   {64 * mib, 0, 0, 32 * mib, "21"},
+		"known-before":   {64 * mib, 0, 64 * mib, 0, "42"},
+		"and-read-again": {64 * mib, 0, 64 * mib, 32 * mib, "21"},
+	} {
+		f := newFollower(client, tt.limit, logr.Discard())
+		c := newCollection(declared[0], f.memory)
+		f.memory.take(tt.others)
+		if tt.known > 0 {
+			if err := c.replace(map[objectKey][]byte{{"", "x"}: make([]byte, tt.known-overhead-1)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := &attempt{followed: &followed{collection: c, follower: f}, ctx: t.Context()}
+		if tt.read > 0 {
+			if err := a.read(&heldList{Items: []runtime.Object{&held{json: make([]byte, tt.read-overhead)}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := a.page(t.Context(), metav1.ListOptions{Limit: 500}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-asked; got != tt.want {
+			t.Errorf("%s: asks for %s objects, want %s", name, got, tt.want)
+		}
 	}
 }
