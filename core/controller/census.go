@@ -56,6 +56,25 @@ type census struct {
 	at          time.Time // when it did
 	counted     int       // what Counted was told
 	silent      bool      // it has been said why nothing is told
+	seen        map[string]sighting
+}
+
+// A sighting is a proxy's object as it was found first.
+type sighting struct {
+	version string
+	at      time.Time
+}
+
+// see notes what a proxy has told last, and reports whether that is longer ago than
+// it may be. Its clock may be wrong, so it is asked when it was heard of and not when
+// it says that it spoke.
+func (c *census) see(to map[string]sighting, u *unstructured.Unstructured, now time.Time, longest time.Duration) (gone bool) {
+	is := sighting{u.GetResourceVersion(), now}
+	if was, known := c.seen[u.GetName()]; known && was.version == is.version {
+		is = was
+	}
+	to[u.GetName()] = is
+	return now.Sub(is.at) > longest
 }
 
 func (c *Controller) prepareCensus() {
@@ -182,6 +201,9 @@ func (c *Controller) tell(ctx context.Context) {
 	status.RenewTime = metav1.Now()
 	c.census.soon = false
 	err := c.applyOwn(ctx, &status)
+	if err != nil {
+		c.census.seen = nil // nor may others have been able to tell
+	}
 	switch {
 	case err == nil:
 		c.census.told, c.census.silent = text, false
@@ -229,14 +251,12 @@ func (c *Controller) countAll(ctx context.Context) {
 	defer func() { c.census.count.Reset(c.nextCount()) }()
 	list, err := c.Client.Resource(c.Proxies).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
+		c.census.seen = nil
 		c.Log.V(1).Info("proxies are not counted for now", "reason", err.Error())
 		return
 	}
 	now := time.Now()
-	t := tally{inForce: map[uint32]int{}, refused: map[uint32]int{}}
-	for i := range list.Items {
-		c.add(ctx, &t, &list.Items[i], now)
-	}
+	t := c.tally(ctx, list.Items, now)
 	c.census.total, c.census.at = t.total, now
 	c.sayCounted()
 	for _, k := range c.kinds {
@@ -253,16 +273,28 @@ func (c *Controller) countAll(ctx context.Context) {
 	}
 }
 
-// add counts one proxy, or takes away what one has left behind that is gone.
-func (c *Controller) add(ctx context.Context, t *tally, u *unstructured.Unstructured, now time.Time) {
+// tally counts proxies, and takes away what those that are gone have left behind.
+func (c *Controller) tally(ctx context.Context, all []unstructured.Unstructured, now time.Time) tally {
+	t := tally{inForce: map[uint32]int{}, refused: map[uint32]int{}}
+	seen := make(map[string]sighting, len(all))
+	for i := range all {
+		u := &all[i]
+		if !c.census.see(seen, u, now, 3*c.Renewal) {
+			t.add(u)
+			continue
+		}
+		uid, rv := u.GetUID(), u.GetResourceVersion()
+		_ = c.Client.Resource(c.Proxies).Delete(ctx, u.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &rv}}) // another time
+	}
+	c.census.seen = seen
+	return t
+}
+
+// add counts one proxy.
+func (t *tally) add(u *unstructured.Unstructured) {
 	var p v1alpha1.Proxy
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &p); err != nil {
 		return // what cannot be read tells of no proxy
-	}
-	if now.Sub(p.Status.RenewTime.Time) > 3*c.Renewal {
-		uid, rv := u.GetUID(), u.GetResourceVersion()
-		_ = c.Client.Resource(c.Proxies).Delete(ctx, u.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &rv}}) // another time
-		return
 	}
 	t.total++
 	addAll(t.inForce, p.Status.Digests)
@@ -302,7 +334,7 @@ func (n *tallied) isNews(is *v1alpha1.PolicyProxies, now time.Time) bool {
 	case is.Refused != n.Refused:
 		return true
 	}
-	return (is.InForce != n.InForce || is.Total != n.Total) && now.Sub(is.Time.Time) >= time.Duration(n.Total)*recount
+	return (is.InForce != n.InForce || is.Total != n.Total) && now.Sub(is.Time.Time).Abs() >= time.Duration(n.Total)*recount
 }
 
 func (c *Controller) writeProxies(ctx context.Context, k *kind, u *unstructured.Unstructured, n *tallied) error {

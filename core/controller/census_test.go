@@ -146,7 +146,7 @@ func TestPoliciesSayOnHowManyProxiesTheyAre(t *testing.T) {
 	all[0].end() // it says that it goes
 	counts(t, c, "a", "2/3", 1)
 	// One that is gone without a word, and one that tells nothing that can be read.
-	for name, seen := range map[string]time.Time{"vanished": time.Now().Add(-time.Hour), "new": time.Now()} {
+	for name, seen := range map[string]time.Time{"vanished": time.Now().Add(time.Hour), "new": time.Now()} {
 		o := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"renewTime": seen.UTC().Format(time.RFC3339), "digests": "AAAA"}}}
 		o.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Proxy"))
 		o.SetName(name)
@@ -154,11 +154,58 @@ func TestPoliciesSayOnHowManyProxiesTheyAre(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	counts(t, c, "b", "2/5", 1)
+	vanished, err := c.Resource(proxies).Get(t.Context(), "vanished", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter := &Controller{Options: Options{Client: c, Proxies: proxies, Renewal: DefaultRenewal}}
+	for _, later := range []time.Duration{0, time.Hour} {
+		counter.tally(t.Context(), []unstructured.Unstructured{*vanished}, time.Now().Add(later))
+	}
+	if _, err := c.Resource(proxies).Get(t.Context(), "vanished", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("what a proxy that is gone has left behind: %v", err)
+	}
 	counts(t, c, "b", "2/4", 1)
-	until(t, func() bool {
-		_, err := c.Resource(proxies).Get(t.Context(), "vanished", metav1.GetOptions{})
-		return apierrors.IsNotFound(err)
-	})
+}
+
+// TestProxiesAreGoneWhenNothingIsHeardOfThem has clocks be wrong, those of proxies and
+// that of who counts.
+func TestProxiesAreGoneWhenNothingIsHeardOfThem(t *testing.T) {
+	c := &Controller{Options: Options{Renewal: DefaultRenewal}}
+	proxy := func(name, version string, says time.Time) unstructured.Unstructured {
+		u := unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"renewTime": says.UTC().Format(time.RFC3339)}}}
+		u.SetName(name)
+		u.SetResourceVersion(version)
+		return u
+	}
+	start := time.Now()
+	past, future := start.Add(-24*time.Hour), start.Add(24*time.Hour)
+	gone := func(at time.Duration, all ...unstructured.Unstructured) (names []string) {
+		seen := map[string]sighting{}
+		for i := range all {
+			if c.census.see(seen, &all[i], start.Add(at), 3*c.Renewal) {
+				names = append(names, all[i].GetName())
+			}
+		}
+		c.census.seen = seen
+		return names
+	}
+	if got := gone(0, proxy("slow", "1", past), proxy("fast", "2", future), proxy("crashed", "3", future)); got != nil {
+		t.Errorf("%v are gone at once", got)
+	}
+	if got := gone(10*time.Minute, proxy("slow", "1", past), proxy("fast", "4", future), proxy("crashed", "3", future), proxy("new", "5", past)); got != nil {
+		t.Errorf("%v are gone too early", got)
+	}
+	all := []unstructured.Unstructured{proxy("slow", "6", past), proxy("fast", "4", future), proxy("crashed", "3", future), proxy("new", "7", past)}
+	if diff := cmp.Diff([]string{"crashed"}, gone(16*time.Minute, all...)); diff != "" {
+		t.Error(diff)
+	}
+	// Who could not tell does not know what others would have.
+	c.census.seen = nil
+	if got := gone(48*time.Hour, all...); got != nil {
+		t.Errorf("%v are gone after nobody could tell", got)
+	}
 }
 
 // traffic counts what proxies ask for.
@@ -285,6 +332,10 @@ func TestCountsAreWrittenWhenTheyAreNews(t *testing.T) {
 		}
 	}
 	after := tallied{say(2, 901, 1, 1001, 0)}
+	ahead := say(2, 900, 1, 1000, -time.Hour) // its clock was
+	if !after.isNews(&ahead, now) {
+		t.Error("what a clock that is ahead has written stays")
+	}
 	if !after.isNews(&is, now.Add(10*time.Minute)) || !after.isNews(nil, now) {
 		t.Error("it is never written")
 	}

@@ -28,7 +28,7 @@ type ProxyStatus struct {
 	Version string `json:"version,omitempty"`
 
 	// RenewTime is when the proxy has last told of itself, which it does every five
-	// minutes. One that has not for a quarter of an hour is gone.
+	// minutes, by its own clock. One that has not for a quarter of an hour is gone.
 	//
 	// +optional
 	RenewTime metav1.Time `json:"renewTime,omitempty"`
