@@ -208,18 +208,22 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 	p := c.policy(gr)
 	to := w
 	if p.isSession(r) {
-		to = &noted{ResponseWriter: w, note: func() { c.note(gr, 0) }}
+		to = &noted{ResponseWriter: w, note: func(int) { c.note(gr, 0) }}
 	}
-	if p.StaleIfError == 0 || info.Subresource != "" || info.Verb != "get" && info.Verb != "list" {
-		return next.ServeHTTP(to, r)
+	switch {
+	case p.StaleIfError == 0 || info.Subresource != "":
+	case info.Verb == "get", info.Verb == "list":
+		return c.passOrStale(w, to, r, next)
+	case info.Verb == "watch":
+		to = &noted{ResponseWriter: to, note: func(code int) { c.tellRead(gr, code) }}
 	}
-	return c.passOrStale(w, to, r, next)
+	return next.ServeHTTP(to, r)
 }
 
 // noted tells of a response before the first byte of it leaves.
 type noted struct {
 	http.ResponseWriter
-	note func()
+	note func(code int)
 	done bool
 }
 
@@ -228,7 +232,7 @@ func (n *noted) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 func (n *noted) WriteHeader(code int) {
 	if !n.done {
 		n.done = true
-		n.note()
+		n.note(code)
 	}
 	n.ResponseWriter.WriteHeader(code)
 }

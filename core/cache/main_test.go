@@ -6,9 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,6 +96,8 @@ type counter struct {
 	deaf     atomic.Bool                   // does not hear that upstream proves progress on demand
 	hasty    atomic.Bool                   // loses what comes before such a proof
 	gone     atomic.Bool                   // nobody answers, though what is open stays open
+	late     atomic.Bool                   // what it is asked takes too long
+	code     atomic.Int32                  // is what callers are answered, if not 0
 }
 
 // atFirst is a list as it might have been at revision 1.
@@ -164,7 +167,7 @@ func (l *leaky) loses(line []byte) bool {
 	return (l.events || l.n%3 == 0) && !bookmark
 }
 
-var errGone = errors.New("connection refused")
+var errGone = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 
 // lag is long enough for a write to be read back before memory has its event.
 const lag = 10 * time.Millisecond
@@ -176,6 +179,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if c.gone.Load() {
 		return nil, errGone
+	}
+	if c.late.Load() {
+		return nil, context.DeadlineExceeded
 	}
 	res, err := c.RoundTripper.RoundTrip(r)
 	if err == nil && c.rewound.Load() && r.URL.Query().Get("watch") == "" {
@@ -205,11 +211,15 @@ func (c *counter) spoil(r *http.Request, res *http.Response) {
 	}
 }
 
-// grant stands for the filter that asks whether a caller may see an answer.
-type grant struct{}
+// grant stands for the filters that ask whether a request would be answered from memory
+// and whether its caller may see that.
+type grant struct{ *cache.Cache }
 
 func (grant) Name() string { return "grant" }
-func (grant) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+func (g grant) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
+	if asked, ok := g.Ask(r); ok && g.Stale(asked) > 0 {
+		r = asked
+	}
 	ctx := request.WithUser(r.Context(), &user.DefaultInfo{Name: "somebody"})
 	return next.ServeHTTP(w, r.WithContext(pipeline.WithGrant(ctx)))
 }
@@ -287,10 +297,14 @@ func startProxy(t testing.TB, cfg *rest.Config, change func(*cache.Options)) (p 
 		if p.upstream.gone.Load() {
 			return apierrors.NewServiceUnavailable("the API server cannot be reached")
 		}
+		if code := p.upstream.code.Load(); code != 0 {
+			w.WriteHeader(int(code))
+			return nil
+		}
 		reverse.ServeHTTP(w, r)
 		return nil
 	})
-	chain := pipeline.Chain(noop.NewTracerProvider().Tracer(""), last, grant{}, p.cache)
+	chain := pipeline.Chain(noop.NewTracerProvider().Tracer(""), last, grant{p.cache}, p.cache)
 	server := httptest.NewUnstartedServer(&pipeline.Server{Handler: chain, Log: logr.Discard()})
 	server.EnableHTTP2 = true
 	server.StartTLS()

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -26,8 +25,10 @@ import (
 // how far they are: that is found out at once, while upstream is there to be asked,
 // and memory is made to catch up.
 
-// outage is whether upstream failed to answer when it was last asked about a resource.
-// While it does, one request at a time finds out whether it is back.
+// outage is whether upstream could not be reached, or failed to answer the proxy's own
+// question, when it was last asked about a resource. While that is so, one request at a
+// time finds out whether it is back. How a caller's request fails says nothing of
+// others: any caller can have one fail.
 type outage struct {
 	known  atomic.Bool
 	trying atomic.Int32
@@ -46,16 +47,9 @@ func (c *Cache) outage(gr schema.GroupResource) *outage {
 	return o.(*outage)
 }
 
-// probe asks how new a linearizable read must be. Where the answer may be stale it
-// does not wait long for that.
+// probe asks how new a linearizable read must be.
 func (a *answer) probe() (uint64, error) {
-	ctx := a.r.Context()
-	if a.stale > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, catchUpPatience)
-		defer cancel()
-	}
-	now, err := a.cache.newest(ctx, a.entry)
+	now, err := a.cache.newest(a.r.Context(), a.entry)
 	if a.r.Context().Err() == nil && a.stale > 0 {
 		a.gone = upstream.IsGone(err)
 		a.cache.outage(a.gvr.GroupResource()).known.Store(a.gone)
@@ -69,19 +63,15 @@ func (c *Cache) passOrStale(w, to http.ResponseWriter, r *http.Request, next pip
 	info, _ := request.RequestInfoFrom(r.Context())
 	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
 	told := &heldResponse{ResponseWriter: to, settle: func(h *heldResponse) { c.tellOf(info, h) }}
-	f := &fallback{ResponseWriter: told, header: http.Header{}, instead: func() bool {
-		c.outage(gr).known.Store(true)
-		return c.stale(w, r)
-	}}
+	f := &fallback{ResponseWriter: told, header: http.Header{}, instead: func() bool { return c.stale(w, r) }}
 	if info.Verb == "list" { // which may be too long to be held back
 		f.ResponseWriter = to
-		f.begins = func(code int) {
-			if code == http.StatusOK {
-				c.tellUnknown(gr)
-			}
-		}
+		f.begins = func(code int) { c.tellRead(gr, code) }
 	}
 	err := next.ServeHTTP(f, r)
+	if r.Context().Err() == nil && upstream.IsLost(err) {
+		c.outage(gr).known.Store(true)
+	}
 	switch {
 	case err == nil && f.ResponseWriter == told && f.begun:
 		return told.finish()
@@ -143,6 +133,16 @@ func (f *fallback) FlushError() error {
 		return nil
 	}
 	return http.NewResponseController(f.ResponseWriter).Flush()
+}
+
+// tellRead notes that an answer that begins with code tells of what is not known.
+func (c *Cache) tellRead(gr schema.GroupResource, code int) {
+	switch {
+	case code == http.StatusOK:
+		c.tellUnknown(gr)
+	case !upstream.IsFailure(code):
+		c.outage(gr).known.Store(false)
+	}
 }
 
 // tellOf notes what the answer to a request has told of an object.

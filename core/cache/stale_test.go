@@ -100,6 +100,12 @@ func TestStaleAnswersAreNoOlderThanWhatWasTold(t *testing.T) {
 		"written": {func(p *proxy, path string) { create(p.Door, path) }, true},
 		"read":    {func(p *proxy, path string) { create(direct(p.t), path); p.check(path+"/b", http.StatusOK, "") }, true},
 		"listed":  {func(p *proxy, path string) { create(direct(p.t), path); p.check(path, http.StatusOK, "coalesced") }, false},
+		"watched": {func(p *proxy, path string) {
+			create(direct(p.t), path)
+			if got := p.check(path+"?watch=true&resourceVersion=0&timeoutSeconds=1&bogus=1", http.StatusOK, ""); !strings.Contains(string(got.Body), `"name":"b"`) {
+				p.t.Errorf("a watch told %s", got.Body)
+			}
+		}, false},
 		"deleted": {func(p *proxy, path string) { p.Write(http.MethodDelete, path+"/a", nil) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,4 +125,51 @@ func TestStaleAnswersAreNoOlderThanWhatWasTold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// whileSomebodyAsks does something while another request waits for what upstream says.
+func (p *proxy) whileSomebodyAsks(path string, do func()) {
+	p.t.Helper()
+	gate, asked, done := make(chan struct{}), p.upstream.requests.Load(), make(chan struct{})
+	p.upstream.gate.Store(&gate)
+	go func() {
+		defer close(done)
+		p.Get(path, cachetest.JSON)
+	}()
+	until(p.t, func() bool { return p.upstream.requests.Load() > asked })
+	do()
+	p.upstream.gate.Store(nil)
+	close(gate)
+	<-done
+}
+
+// TestNobodyCanDeclareAnOutage has a caller's own request fail, and asks on behalf of
+// others.
+func TestNobodyCanDeclareAnOutage(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-declared")
+	p.upstream.code.Store(http.StatusGatewayTimeout)
+	p.check(path+"/a", http.StatusOK, "stale")
+	p.upstream.code.Store(0)
+	p.whileSomebodyAsks(path, func() { p.check(path+"/a", http.StatusOK, "") })
+}
+
+// TestAnyAnswerEndsAnOutage has upstream refuse a list when it is back.
+func TestAnyAnswerEndsAnOutage(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-ended")
+	p.upstream.gone.Store(true)
+	p.check(path, http.StatusOK, "stale")
+	p.upstream.gone.Store(false)
+	p.upstream.code.Store(http.StatusTooManyRequests)
+	p.check(path+"?bogus=1", http.StatusTooManyRequests, "")
+	p.upstream.code.Store(0)
+	p.whileSomebodyAsks(path, func() { p.check(path+"/a", http.StatusOK, "") })
+}
+
+func TestSlowUpstreamIsNotGone(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-slow")
+	p.upstream.late.Store(true)
+	p.check(path, http.StatusOK, "")
 }

@@ -124,7 +124,7 @@ func handshake(ctx context.Context, raw net.Conn, addr string, secure tlsFor) (n
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("handshake with %s: %w", addr, err)
+		return nil, &lostError{fmt.Errorf("handshake with %s: %w", addr, err)}
 	}
 	return conn, nil
 }

@@ -52,6 +52,7 @@ type Upstream struct {
 	callers   leg // carries what callers send, as they send it
 	own       leg // carries the proxy's identity
 	dialer    *dialer
+	silence   silence
 	bulk      *httputil.ReverseProxy
 	watches   *httputil.ReverseProxy
 
@@ -278,7 +279,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Own carries the proxy's own requests, such as reviews, under its own identity.
-func (u *Upstream) Own() http.RoundTripper { return roundTripper(u.own.roundTrip) }
+func (u *Upstream) Own() http.RoundTripper { return roundTripper(u.ask) }
 
 // Base is the API server's address, with any path prefix. It is the caller's.
 func (u *Upstream) Base() *url.URL {

@@ -1,9 +1,12 @@
 package authn
 
 import (
-	"errors"
+	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,7 +19,7 @@ import (
 // TestCallersOfBeforeAreInDoubt reviews a token while the API server is there, and asks
 // whose it is while it is gone.
 func TestCallersOfBeforeAreInDoubt(t *testing.T) {
-	down := errors.New("connection refused")
+	down := fmt.Errorf("review: %w", syscall.ECONNREFUSED)
 	later := jwt(2000)
 	for name, tt := range map[string]struct {
 		first, token string
@@ -31,6 +34,8 @@ func TestCallersOfBeforeAreInDoubt(t *testing.T) {
 		"expired":       {first: later, token: later, within: time.Hour, at: 2000, err: down},
 		"another-token": {first: later, token: "bad", within: time.Minute, at: 1001, err: down},
 		"nobody-s":      {first: "bad", token: "bad", within: time.Minute, at: 1001, err: down},
+		"slow":          {first: later, token: later, within: time.Minute, at: 1001, err: context.DeadlineExceeded},
+		"unknown":       {first: later, token: later, within: time.Minute, at: 1001, err: io.ErrNoProgress},
 		"may-not-ask":   {first: later, token: later, within: time.Minute, at: 1001, err: errForbidden},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,9 +2,10 @@ package authz
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func doubtful() *http.Request {
 // TestAYesOfBeforeIsGoodForStaleAnswersAlone asks while the API server is there, and
 // then while it is gone, refuses, or does not let the proxy ask.
 func TestAYesOfBeforeIsGoodForStaleAnswersAlone(t *testing.T) {
-	down := errors.New("connection refused")
+	down := fmt.Errorf("review: %w", syscall.ECONNREFUSED)
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "subjectaccessreviews"}, "", nil)
 	failing := apierrors.NewInternalError(down)
 	type asking struct {
@@ -56,6 +57,7 @@ func TestAYesOfBeforeIsGoodForStaleAnswersAlone(t *testing.T) {
 		"rights-have-changed":  {earlier: []asking{yes}, now: down, within: time.Minute, forgets: true},
 		"somebody-else":        {earlier: []asking{yes}, now: down, within: time.Minute, other: true},
 		"proxy-may-not-ask":    {earlier: []asking{yes}, now: forbidden, within: time.Minute},
+		"slow":                 {earlier: []asking{yes}, now: context.DeadlineExceeded, within: time.Minute},
 		"in-doubt":             {earlier: []asking{yes}, within: time.Minute, doubted: true},
 		"client-has-gone-away": {earlier: []asking{yes}, now: context.Canceled, within: time.Minute},
 	} {
