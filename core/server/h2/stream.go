@@ -221,6 +221,20 @@ func setDeadline(timer **time.Timer, t time.Time, late func()) {
 	}
 }
 
+// bound has late called at t, or at once if that has passed, unless the stream is
+// over by then.
+func (s *stream) bound(timer **time.Timer, t time.Time, late func()) {
+	if !t.IsZero() && !t.After(time.Now()) {
+		late()
+		return
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.over == nil {
+		setDeadline(timer, t, late)
+	}
+}
+
 // SetReadDeadline bounds how long the request's body may take. What is late
 // cannot be read.
 func (w *response) SetReadDeadline(t time.Time) error {
@@ -228,16 +242,7 @@ func (w *response) SetReadDeadline(t time.Time) error {
 	if s.body == nil {
 		return nil
 	}
-	late := func() { s.body.fail(fmt.Errorf("read the request's body: %w", os.ErrDeadlineExceeded)) }
-	if !t.IsZero() && !t.After(time.Now()) {
-		late()
-		return nil
-	}
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if s.over == nil {
-		setDeadline(&s.deadline.read, t, late)
-	}
+	s.bound(&s.deadline.read, t, func() { s.body.fail(fmt.Errorf("read the request's body: %w", os.ErrDeadlineExceeded)) })
 	return nil
 }
 
@@ -245,22 +250,13 @@ func (w *response) SetReadDeadline(t time.Time) error {
 // RST_STREAM that it is cut off, if it reads.
 func (w *response) SetWriteDeadline(t time.Time) error {
 	s := w.s
-	late := func() {
+	s.bound(&s.deadline.write, t, func() {
 		s.c.mu.Lock()
 		defer s.c.mu.Unlock()
 		s.c.reset(s, http2.ErrCodeInternal, fmt.Errorf("write the answer: %w", os.ErrDeadlineExceeded))
 		s.c.hurry()
 		s.c.flushAside()
-	}
-	if !t.IsZero() && !t.After(time.Now()) {
-		late()
-		return nil
-	}
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if s.over == nil {
-		setDeadline(&s.deadline.write, t, late)
-	}
+	})
 	return nil
 }
 
