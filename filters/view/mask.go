@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/document"
 )
 
 // A mask is what is hidden of a value: fields as a tree of the parts of their
@@ -22,14 +24,11 @@ type mask struct {
 // anyPart stands for any member or element.
 const anyPart = "*"
 
-// unescape reads a part of a JSON pointer.
-var unescape = strings.NewReplacer("~1", "/", "~0", "~")
-
 // partsOf splits a JSON pointer.
 func partsOf(pointer string) []string {
 	parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
 	for i, p := range parts {
-		parts[i] = unescape.Replace(p)
+		parts[i] = document.Name(p)
 	}
 	return parts
 }
