@@ -100,7 +100,7 @@ func change(r *http.Request, resource schema.GroupResource, m *names.Mapping) (*
 			return nil, apierrors.NewBadRequest("the patch cannot be read, or names a field twice")
 		}
 	default:
-		return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", resource, "", "the patch is of none of the types of Kubernetes", 0, true)
+		return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", resource, "", "the Content-Type of the patch has to be application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json or application/apply-patch+yaml", 0, true)
 	}
 	if raw, err = exchange(resource, raw); err != nil {
 		return nil, err
