@@ -34,7 +34,7 @@ func (l gathering) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if known, ok := l.crowd.enter(c); ok {
+		if known, ok := l.crowd.enter(perConnection(c)); ok {
 			return &gatheringConn{Conn: known, patience: gatherTime}, nil
 		}
 		_ = c.Close()
@@ -60,11 +60,13 @@ var gatherBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// Read lets others run first. What reads a connection and what answers it hand a
-// processor to each other for ten milliseconds before the scheduler looks for
-// anybody else, so that some clients who send as fast as they can would be all
-// that is served.
-func (c *gatheringConn) Read(p []byte) (int, error) {
+// polite is a connection that lets others run before each read. What reads a
+// connection and what answers it hand a processor to each other for ten
+// milliseconds before the scheduler looks for anybody else, so that some clients
+// who send as fast as they can would be all that is served.
+type polite struct{ net.Conn }
+
+func (c polite) Read(p []byte) (int, error) {
 	runtime.Gosched()
 	return c.Conn.Read(p)
 }

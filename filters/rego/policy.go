@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"github.com/portico-proxy/portico/core/attention"
 	"github.com/portico-proxy/portico/core/limit"
 )
 
@@ -388,6 +389,7 @@ const maxKey = 4 << 10
 func (p *Policy) evaluate(ctx context.Context, q *question, input ast.Value) (Answer, error) {
 	within, cancel := context.WithTimeout(ctx, p.deadline)
 	defer cancel()
+	attention.Pay() // to the deadline
 	results, err := q.query.Eval(within, opa.EvalParsedInput(input), opa.EvalSortSets(true))
 	switch {
 	case err != nil && within.Err() != nil && ctx.Err() == nil:

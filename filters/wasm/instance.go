@@ -11,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
+	"github.com/portico-proxy/portico/core/attention"
 	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
@@ -92,6 +93,7 @@ func (d *deadline) begin(limit time.Duration) (began int64) {
 	d.began.Store(began)
 	if d.armed.CompareAndSwap(false, true) {
 		d.timer.Reset(limit)
+		attention.Pay() // to the timer
 	}
 	return began
 }
