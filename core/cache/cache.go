@@ -206,17 +206,18 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		}
 		return c.pass(w, r, next)
 	}
-	a, why := c.prepare(w, r)
+	a, why, done := c.prepare(w, r)
+	defer done()
 	if a == nil {
 		c.passed.add(why)
 		return c.pass(w, r, next)
 	}
 	defer a.entry.release()
-	done, err := a.answer()
-	if a.gone && !done && err == nil && c.stale(w, r) {
+	answered, err := a.answer()
+	if a.gone && !answered && err == nil && c.stale(w, r) {
 		return nil
 	}
-	if !done && err == nil {
+	if !answered && err == nil {
 		c.passed.add(cmp.Or(a.why, telemetry.PassedNotCurrent))
 		return c.pass(w, r, next)
 	}
@@ -228,17 +229,35 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 const patience = 3 * time.Second
 
 // prepare finds the collection that can answer r. It returns nil and the reason
-// if there is none: then nothing has been written.
-func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why string) {
+// if there is none: then nothing has been written. The caller calls done when r
+// has been answered.
+func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why string, done func()) {
 	q, ok := c.question(r)
 	switch {
 	case !ok:
-		return nil, c.ungranted(r)
+		return nil, c.ungranted(r), nobody
 	case q.isNewestGet():
-		return nil, telemetry.PassedNewestGet
+		return nil, telemetry.PassedNewestGet, nobody
 	}
-	until := time.Now().Add(patience)
-	known := c.known(r.Context(), q, until)
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	of := c.streams.resource(q.gvr)
+	if of == nil {
+		return nil, telemetry.PassedLoading, nobody
+	}
+	alone := &lone{of: of, patient: q.isPatient()}
+	a, why := c.await(ctx, w, r, q, alone)
+	return a, why, alone.leave
+}
+
+func nobody() {}
+
+// await waits for what can answer q, unless q's sender gains nothing from that.
+func (c *Cache) await(ctx context.Context, w http.ResponseWriter, r *http.Request, q *question, alone *lone) (_ *answer, why string) {
+	known := alone.of.known()
+	if known == nil && alone.waits() {
+		known = alone.of.await(ctx)
+	}
 	if known == nil {
 		return nil, telemetry.PassedLoading
 	}
@@ -254,16 +273,45 @@ func (c *Cache) prepare(w http.ResponseWriter, r *http.Request) (_ *answer, why 
 		return nil, telemetry.PassedUnavailable
 	}
 	st := e.State()
-	if st == nil && q.isPatient() {
-		ctx, cancel := context.WithDeadline(r.Context(), until)
-		st = e.Loaded(ctx)
-		cancel()
+	if st == nil && alone.waits() {
+		st = e.Awaited(ctx)
 	}
 	if st == nil || e.Err() != nil {
 		e.release()
 		return nil, telemetry.PassedLoading
 	}
 	return c.answerBy(w, r, q, f, e), ""
+}
+
+// lone is a read for which nothing is in memory yet. One that is asked for once gains
+// nothing from waiting; others beside it would each cost upstream what loading does
+// for all, and wait.
+type lone struct {
+	of      *resource
+	patient bool
+	passing bool
+}
+
+// waits reports whether the read waits.
+func (l *lone) waits() bool {
+	switch {
+	case l.patient:
+	case l.passing:
+		return false
+	case l.of.passing.CompareAndSwap(0, 1):
+		l.passing = true
+		return false
+	default:
+		l.patient = true // it has others beside it
+	}
+	return true
+}
+
+// leave says that the read has been answered.
+func (l *lone) leave() {
+	if l.passing {
+		l.of.passing.Store(0)
+	}
 }
 
 func (c *Cache) answerBy(w http.ResponseWriter, r *http.Request, q *question, f form, e *entry) *answer {
@@ -278,30 +326,6 @@ func (c *Cache) answerBy(w http.ResponseWriter, r *http.Request, q *question, f 
 // is going to be asked again, or for long.
 func (q *question) isPatient() bool {
 	return q.verb == watch || q.resourceVersion != "" || q.session
-}
-
-// known returns how to read what q asks for, or nil.
-func (c *Cache) known(ctx context.Context, q *question, until time.Time) *wire.Schema {
-	r := c.streams.resource(q.gvr)
-	if r == nil {
-		return nil
-	}
-	select {
-	case <-r.learned:
-		return r.schema
-	default:
-	}
-	if !q.isPatient() {
-		return nil // learning has begun; the next one will know
-	}
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	select {
-	case <-r.learned:
-		return r.schema
-	case <-ctx.Done():
-		return nil
-	}
 }
 
 // answer is one request on its way to be answered from memory.

@@ -58,6 +58,8 @@ type resource struct {
 	learned chan struct{}
 	schema  *wire.Schema // nil if it cannot be cached
 	until   time.Time    // when to ask again, if so
+	// passing are reads that upstream answers because nothing is in memory yet.
+	passing atomic.Int32 // 0 or 1
 	// definition is that of a custom resource, guarded by streams.mu.
 	definition *definition
 }
@@ -115,6 +117,27 @@ func (s *streams) resource(gvr schema.GroupVersionResource) *resource {
 	s.resources[gvr] = r
 	s.wg.Go(func() { s.learn(s.ctx, gvr, r) })
 	return r
+}
+
+// known returns how to read r's objects, nil if they cannot be cached or it is not
+// known yet.
+func (r *resource) known() *wire.Schema {
+	select {
+	case <-r.learned:
+		return r.schema
+	default:
+		return nil
+	}
+}
+
+// await waits for it to be known.
+func (r *resource) await(ctx context.Context) *wire.Schema {
+	select {
+	case <-r.learned:
+		return r.schema
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // isStale reports whether r was found unfit long enough ago to ask again.

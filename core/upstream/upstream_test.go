@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -233,5 +234,30 @@ func TestAnswersSayThatTheyAreUpstreams(t *testing.T) {
 	_, proxy := before(t, configOf(srv))
 	if res, _ := get(t, proxy.URL); res.Header.Get("Portico-Served-By") != "upstream" {
 		t.Errorf("got %q", res.Header.Get("Portico-Served-By"))
+	}
+}
+
+// TestRefusalsReachClientsAsTheyAre has an API server that is busy, and one that is
+// not ready: it is asked once, and what it says of when to come again is handed on.
+func TestRefusalsReachClientsAsTheyAre(t *testing.T) {
+	for _, code := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		var asked atomic.Int32
+		srv := origin(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.Header().Set("Retry-After", "17")
+			w.Header().Set("X-Kubernetes-Pf-Flowschema-Uid", "f")
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, "not now")
+		})
+		_, proxy := before(t, configOf(srv))
+		for n, path := range []string{"/api/v1/pods", "/api/v1/pods?watch=1", "/version"} {
+			res, body := get(t, proxy.URL+path)
+			if res.StatusCode != code || res.Header.Get("Retry-After") != "17" || res.Header.Get("X-Kubernetes-Pf-Flowschema-Uid") != "f" || body != "not now" {
+				t.Errorf("%s: %d %v %q, want %d as it is", path, res.StatusCode, res.Header, body, code)
+			}
+			if asked.Load() != int32(n+1) {
+				t.Errorf("%s: asked %d times", path, asked.Load()-int32(n))
+			}
+		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -49,13 +51,35 @@ var (
 // IsAsked reports whether upstream proves progress on demand, as far as is known.
 func (s *Stream) IsAsked() bool { return s.onDemand.Load() }
 
+// refusedPatience is how long a question waits that upstream had no time for: those
+// who wait for it would all ask for themselves.
+const refusedPatience = 3 * time.Second
+
 // current asks upstream how far it has come. Where it proves progress, the
-// collection has come as far when current returns.
-func (s *Stream) current() (uint64, error) {
+// collection has come as far when current returns. What upstream has no time for is
+// asked once more when it says.
+func (s *Stream) current() (rv uint64, err error) {
+	for range 2 {
+		left, why := s.pause()
+		switch {
+		case why == nil:
+		case !apierrors.IsTooManyRequests(why) || left > refusedPatience:
+			return 0, why
+		case !rest(s.ctx, left):
+			return 0, s.Err()
+		}
+		if rv, err = s.question(); !apierrors.IsTooManyRequests(err) {
+			break
+		}
+	}
+	return rv, err
+}
+
+func (s *Stream) question() (uint64, error) {
 	if s.IsAsked() && s.State() != nil {
 		rv, err := s.ask()
-		if err == nil {
-			return rv, nil
+		if err == nil || apierrors.IsTooManyRequests(err) {
+			return rv, err
 		}
 		s.log.V(1).Info("progress is not proven on demand", "resource", s.Schema.Resource.Resource, "reason", err.Error())
 	}

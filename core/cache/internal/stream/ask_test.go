@@ -119,7 +119,7 @@ func TestOnlyProofsAreProofs(t *testing.T) {
 		"half a proof":                  func(q *exchange) { q.promise().bookmark(11, false).end() },
 		"no bookmark":                   func(q *exchange) { q.promise().event("MODIFIED", "a/1", 11).end() },
 		"what is forgotten":             func(q *exchange) { q.promise().expire().end() },
-		"a refusal":                     func(q *exchange) { q.refuse(http.StatusTooManyRequests, "TooManyRequests") },
+		"a failure":                     func(q *exchange) { q.refuse(http.StatusInternalServerError, "InternalError") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, b := startBroken(t, 0, Scope{})

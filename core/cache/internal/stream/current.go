@@ -125,6 +125,9 @@ func (s *Stream) isBehind() bool {
 }
 
 func (s *Stream) catchUpOnce() error {
+	if _, err := s.pause(); err != nil {
+		return fmt.Errorf("catch up: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, 2*catchUpSeconds*time.Second)
 	defer cancel()
 	s.counts.CatchUps.Add(1)
@@ -147,6 +150,9 @@ func (s *Stream) catchUpOnce() error {
 // Past watches path, a part of this collection that q selects, from since on, just
 // long enough for a bookmark. The caller closes what it reads events from.
 func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint64) (io.ReadCloser, error) {
+	if _, err := s.pause(); err != nil {
+		return nil, fmt.Errorf("read the past: %w", err)
+	}
 	s.counts.Watches.Add(1)
 	q.Set("watch", "true")
 	q.Set("resourceVersion", strconv.FormatUint(since, 10))
@@ -166,6 +172,13 @@ func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint
 // Fetch sends a request of the caller's making under the proxy's own identity.
 // The caller closes the body.
 func (s *Stream) Fetch(path string, q url.Values, accept string) (*http.Response, error) {
+	if _, err := s.pause(); err != nil {
+		return nil, err
+	}
 	s.counts.Fetches.Add(1)
-	return s.source.Get(s.ctx, path, q, accept)
+	res, err := s.source.Get(s.ctx, path, q, accept)
+	if err != nil {
+		return nil, s.heed(err)
+	}
+	return res, nil
 }

@@ -98,8 +98,12 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 		// that begins anew must not lie behind what was read from it before.
 		o.ResourceVersion = ""
 	}
-	s.counts.Lists.Add(1)
-	res, err := s.getPart(ctx, query(o), nil)
+	var res *http.Response
+	err := s.insist(ctx, isPassing, func() (err error) {
+		s.counts.Lists.Add(1)
+		res, err = s.getPart(ctx, query(o), nil) //nolint:bodyclose // closed below, if there is one
+		return err
+	})
 	if err != nil {
 		return nil, s.judge(err)
 	}
@@ -120,15 +124,28 @@ func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 }
 
 func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	o.ResourceVersion = s.notBefore(o.ResourceVersion)
-	s.loading.Store(0)
-	s.counts.Watches.Add(1)
-	s.suspect()
-	events, err := s.openWatch(ctx, nil, o)
+	since := o.ResourceVersion
+	passes := isPassing
+	if o.SendInitialEvents == nil { // which a 500 may be about
+		passes = func(err error) bool { return isPassing(err) || apierrors.IsInternalError(err) }
+	}
+	var from *resuming
+	err := s.insist(ctx, passes, func() error {
+		o.ResourceVersion = s.notBefore(since) // which may have moved on meanwhile
+		s.loading.Store(0)
+		s.counts.Watches.Add(1)
+		failed, begun := s.suspect(), s.now()
+		events, err := s.openWatch(ctx, nil, o)
+		if err != nil {
+			failed()
+		}
+		from = &resuming{events: events, begun: begun}
+		return err
+	})
 	if err != nil {
 		return nil, s.judge(err)
 	}
-	return watch.NewStreamWatcher(events, apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "WatchDecoding")), nil
+	return watch.NewStreamWatcher(from, apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "WatchDecoding")), nil
 }
 
 // judge ends the stream where upstream says that there is nothing for us here.
@@ -147,19 +164,18 @@ const silence = 5 * time.Second
 
 // suspect sees to it that a restored etcd is noticed: a watch from a
 // resourceVersion that it has yet to reach is silent, as that of a quiet collection
-// is.
-func (s *Stream) suspect() {
+// is. The function returned says that there is no watch.
+func (s *Stream) suspect() (failed func()) {
+	ctx, cancel := context.WithCancel(s.ctx)
 	if s.State() == nil {
-		return
+		return cancel
 	}
 	heard := s.heard.Load()
 	s.chase.wg.Go(func() {
-		select {
-		case <-s.ctx.Done():
-		case <-time.After(silence):
-			if s.heard.Load() == heard {
-				_, _ = s.Current(s.ctx) // it judges what it learns
-			}
+		defer cancel()
+		if rest(ctx, silence) && s.heard.Load() == heard {
+			_, _ = s.Current(s.ctx) // it judges what it learns
 		}
 	})
+	return cancel
 }

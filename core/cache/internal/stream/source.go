@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -63,10 +64,14 @@ func (s *Source) send(ctx context.Context, path string, query url.Values, header
 
 // statusError is the Status that an answer holds, or one made of its code.
 func statusError(res *http.Response, body []byte) error {
+	seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
 	if status := decodeStatus(body); status != nil {
+		if status.Details == nil {
+			status.Details = &metav1.StatusDetails{}
+		}
+		status.Details.RetryAfterSeconds = max(status.Details.RetryAfterSeconds, int32(min(seconds, math.MaxInt32)))
 		return &apierrors.StatusError{ErrStatus: *status}
 	}
-	seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
 	return apierrors.NewGenericServerResponse(res.StatusCode, http.MethodGet, schema.GroupResource{}, "", "", seconds, true)
 }
 
@@ -144,7 +149,7 @@ func (s *Stream) send(ctx context.Context, path string, q url.Values, header htt
 	header.Set("Accept", s.Format.MediaType())
 	res, err := s.source.send(ctx, path, q, header)
 	if err != nil {
-		return nil, err
+		return nil, s.heed(err)
 	}
 	got, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if err != nil || got != s.Format.MediaType() || res.Header.Get("Content-Encoding") != "" {
@@ -166,7 +171,7 @@ func (s *Stream) openWatch(ctx context.Context, header http.Header, o metav1.Lis
 		cancel()
 		return nil, err
 	}
-	e := &events{stream: s, body: res.Body, cancel: cancel, frames: s.Schema.NewFrameReader(s.Format, res.Body)}
+	e := &events{stream: s, ctx: ctx, body: res.Body, cancel: cancel, frames: s.Schema.NewFrameReader(s.Format, res.Body)}
 	e.onDemand = res.Header.Get(ProgressHeader) == ProgressOnDemand
 	s.onDemand.Store(e.onDemand)
 	if o.SendInitialEvents != nil && *o.SendInitialEvents {
@@ -178,6 +183,7 @@ func (s *Stream) openWatch(ctx context.Context, header http.Header, o metav1.Lis
 // events decodes an upstream watch for the reflector.
 type events struct {
 	stream *Stream
+	ctx    context.Context // ends with Close
 	body   io.Closer
 	cancel context.CancelFunc
 	frames *wire.FrameReader

@@ -60,10 +60,14 @@ type Stream struct {
 	accounted int64      // bytes reported to budget
 
 	packer  wire.Packer   // of the list that is being read; the reflector's
+	early   delays        // of watches that came to nothing
 	loading atomic.Int64  // bytes received before the first state
 	loaded  chan struct{} // closed with the first state
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
+	refusal atomic.Pointer[refusal]
+	waiting atomic.Int64  // who wants the first state
+	wanted  chan struct{} // has one of them who came lately
 	probes  Flights[uint64]
 	chase   chase
 }
@@ -75,7 +79,7 @@ func New(ctx context.Context, o Options) *Stream {
 	}
 	s := &Stream{
 		Schema: o.Schema, Format: o.Format, Scope: o.Scope, source: o.Source, budget: o.Budget, counts: o.Counts, log: o.Log,
-		now: time.Now, loaded: make(chan struct{}),
+		now: time.Now, loaded: make(chan struct{}), wanted: make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
