@@ -32,6 +32,9 @@ const (
 	// smallCollection is the size in bytes up to which fetching a collection is
 	// cheaper for everybody than proving that it is current.
 	smallCollection = 256 << 10
+	// affordableCollection is the size in bytes up to which one is fetched, once for
+	// all who wait, where bookmarks stay away.
+	affordableCollection = maxRecorded / 2
 )
 
 // newest returns a resourceVersion that upstream had reached after the call.

@@ -50,12 +50,19 @@ func (a *answer) listNewest() (bool, error) {
 	st, ok := a.wait(now, naturally)
 	how := telemetry.ProofNatural
 	if !ok {
-		if objects, _ := a.entry.State().Bytes(); objects < smallCollection {
+		objects, _ := a.entry.State().Bytes()
+		if objects < smallCollection {
 			return a.coalesce()
 		}
 		how = telemetry.ProofCatchUp
 		a.entry.CatchUp(now)
-		if st, ok = a.wait(now, catchUpPatience); !ok {
+		if !a.entry.IsBarren() {
+			st, ok = a.wait(now, catchUpPatience)
+		}
+		switch {
+		case !ok && objects < affordableCollection:
+			return a.coalesce()
+		case !ok:
 			a.entry.counts.proofs.add(telemetry.ProofFailed)
 			return false, nil
 		}

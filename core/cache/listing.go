@@ -45,11 +45,16 @@ func (l *listing) has(key string, o *wire.Object) bool {
 }
 
 // list fetches what q selects of e as it is now: the object, if it can be but one,
-// or else all that is kept, if that is small. It returns nil if neither can be had.
+// or else all that is kept, if that is small, or bookmarks stay away and it is not too
+// large. It returns nil if neither can be had.
 func (e *entry) list(ctx context.Context, q *question) *listing {
 	key, single := q.single(e.Schema)
 	st := e.State()
-	if objects, _ := st.Bytes(); !single && objects >= smallCollection {
+	limit := int64(smallCollection)
+	if e.IsBarren() {
+		limit = affordableCollection
+	}
+	if objects, _ := st.Bytes(); !single && objects >= limit {
 		return nil
 	}
 	namespace, name := e.Scope.Namespace, ""

@@ -1,6 +1,10 @@
 package cache
 
-import "github.com/portico-proxy/portico/core/cache/internal/stream"
+import (
+	"errors"
+
+	"github.com/portico-proxy/portico/core/cache/internal/stream"
+)
 
 // A proxy that has this one for its API server need not wait for a bookmark. It
 // asks by a short watch from where it is and is told at once: see
@@ -8,6 +12,9 @@ import "github.com/portico-proxy/portico/core/cache/internal/stream"
 //
 // Whoever may watch may ask. All who ask at a time share one question to upstream,
 // as consistent lists do, so it costs upstream no more than those.
+
+// errBarren ends an answer to who asks for progress: he would wait in vain.
+var errBarren = errors.New("bookmarks of the API server stay away")
 
 // provesProgress reports whether progress of what a watches is proven on demand. A
 // session hears of what it need know, not of the newest there is.
@@ -18,6 +25,15 @@ func (a *answer) provesProgress() bool {
 // asksProgress reports whether a asks how far upstream has come.
 func (a *answer) asksProgress() bool {
 	return a.r.Header.Get(stream.ProgressHeader) == stream.ProgressNow && a.provesProgress() && a.isShort() && a.rv > 0
+}
+
+// vain returns an error if f asks for what it will not get in time: who asks has other
+// ways.
+func (f *follower) vain() error {
+	if f.asks && f.entry.IsBarren() {
+		return errBarren
+	}
+	return nil
 }
 
 // isAnswerable reports whether a bookmark can answer who asks for progress: a proof

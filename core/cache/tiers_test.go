@@ -218,3 +218,49 @@ func TestSessionsDoNotProveProgress(t *testing.T) {
 		t.Errorf("it says that it does: %v", header)
 	}
 }
+
+// TestReadsDoNotWaitForBookmarksThatStayAway reads large collections in which nothing
+// happens behind an API server that sends no bookmark: one that can be fetched for all
+// who wait, and one that is too large for that.
+func TestReadsDoNotWaitForBookmarksThatStayAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		objects          int
+		atArea, atNode   string
+		failedByTheNodes int64
+	}{
+		"affordable": {1, "coalesced", "cache", 0},
+		"too-large":  {8, "", "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := direct(t)
+			namespace := "tiers-barren-" + name
+			path, other := "/api/v1/namespaces/"+namespace+"/configmaps", "/api/v1/namespaces/"+namespace+"-b/configmaps"
+			d.AddNamespace(namespace)
+			d.AddNamespace(namespace + "-b")
+			for n := range c.objects {
+				d.Write(http.MethodPost, path, object{"metadata": object{"name": fmt.Sprintf("c-%d", n)}, "data": object{"k": strings.Repeat("x", 300<<10)}})
+			}
+			area, node := newTiers(t, nothingRefused)
+			area.upstream.starved.Store(true)
+			node.warm(path, cachetest.JSON)
+			read := func(p *proxy, want string) {
+				d.Write(http.MethodPost, other, object{"metadata": object{"generateName": "c-"}})
+				if got := p.Get(path, cachetest.JSON); got.ServedBy() != want || len(got.List(t).Items) != c.objects {
+					t.Errorf("by %q, want %q: %d objects", got.ServedBy(), want, len(got.List(t).Items))
+				}
+			}
+			// The first one finds out, and others need not.
+			read(area, c.atArea)
+			for range 3 {
+				asked, failed := asks(node), node.passed.Load()
+				read(node, c.atNode)
+				if n := asks(node) - asked; n != 1 {
+					t.Errorf("the node's proxy asked %d times", n)
+				}
+				if n := node.passed.Load() - failed; n != c.failedByTheNodes {
+					t.Errorf("%d reads went past the node's memory", n)
+				}
+			}
+		})
+	}
+}

@@ -236,6 +236,7 @@ func (f *follower) ask() proof {
 	}
 	if _, ok := f.wait(rv, naturally); !ok {
 		f.catchUp(&p)
+		p.err = f.vain()
 	}
 	return p
 }

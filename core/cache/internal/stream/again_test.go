@@ -101,6 +101,7 @@ func (s silent) Read([]byte) (int, error) {
 const (
 	initial    = `{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"1","namespace":"a","resourceVersion":"3"}}}` + "\n" + initialEnd
 	initialEnd = `{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"10","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
+	bookmark   = `{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"RV"}}}` + "\n"
 	listAt12   = `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"12"},"items":[]}`
 )
 
@@ -292,6 +293,27 @@ func TestReadersAreNotKeptWaitingForABackOff(t *testing.T) {
 		all.Wait()
 		if n := len(l.requests()); n != 1 {
 			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// TestWatchesWithoutBookmarksAreRemembered has a catch-up watch end as if its time were
+// over, and a later one prove something.
+func TestWatchesWithoutBookmarksAreRemembered(t *testing.T) {
+	l := &line{says: []reply{sends(initial, nil)}}
+	along(t, l, func(t *testing.T, s *Stream) {
+		s.Loaded(t.Context())
+		for _, c := range []struct {
+			says   string
+			barren bool
+		}{{"", true}, {strings.Replace(bookmark, "RV", "12", 1), false}, {"", true}} {
+			synctest.Wait()
+			l.from(sends(c.says, io.EOF))
+			s.CatchUp(s.State().Applied + 2)
+			synctest.Wait()
+			if s.IsBarren() != c.barren {
+				t.Errorf("after %q: barren %t", c.says, s.IsBarren())
+			}
 		}
 	})
 }

@@ -150,6 +150,7 @@ func (s *Stream) leave(next *State, o *wire.Object) {
 // progress notes that nothing happened up to rv.
 func (s *Stream) progress(rv uint64) {
 	s.heard.Store(s.now().UnixNano())
+	s.barren.Store(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.state.Load()

@@ -100,7 +100,11 @@ func (s *Stream) ask() (uint64, error) {
 		return 0, errNotOnDemand
 	}
 	rv, err := s.replay(events)
-	if err != nil {
+	switch {
+	case err == io.EOF:
+		s.barren.Store(true)
+		return 0, errCutOff
+	case err != nil:
 		return 0, fmt.Errorf("ask for progress: %w", err)
 	}
 	s.progress(rv)

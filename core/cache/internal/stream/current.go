@@ -118,6 +118,11 @@ func (s *Stream) runCatchUp() {
 	s.chase.running, s.chase.wanted = false, 0
 }
 
+// IsBarren reports whether a proof was waited for in vain when one was wanted last: an
+// API server that does nearly nothing sends its bookmarks when it likes. Whoever can do
+// without need not wait for the next.
+func (s *Stream) IsBarren() bool { return s.barren.Load() }
+
 func (s *Stream) isBehind() bool {
 	s.chase.mu.Lock()
 	defer s.chase.mu.Unlock()
@@ -139,6 +144,7 @@ func (s *Stream) catchUpOnce() error {
 	rv, err := s.replay(events)
 	switch {
 	case err == io.EOF:
+		s.barren.Store(s.isBehind())
 		return nil
 	case err != nil:
 		return fmt.Errorf("catch up: %w", err)

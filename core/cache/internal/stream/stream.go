@@ -53,6 +53,7 @@ type Stream struct {
 	warnings atomic.Pointer[[]string]
 	heard    atomic.Int64 // when upstream last proved that we are current, Unix nanoseconds
 	onDemand atomic.Bool  // whether upstream proves that to whoever asks
+	barren   atomic.Bool  // whether it was waited for in vain when it was wanted last
 
 	mu        sync.Mutex // guards following and the order of states
 	dead      int        // events dropped from the array's front
