@@ -17,6 +17,7 @@ import (
 	"github.com/portico-proxy/portico/core/pipeline"
 	account "github.com/portico-proxy/portico/core/talkers"
 	"github.com/portico-proxy/portico/core/telemetry"
+	"github.com/portico-proxy/portico/core/watches"
 	"github.com/portico-proxy/portico/filters/authn"
 	"github.com/portico-proxy/portico/filters/authz"
 	"github.com/portico-proxy/portico/filters/names"
@@ -61,6 +62,9 @@ type Deps struct {
 	// Views are what exists for whom. Without it, namespaces are not known by their
 	// labels.
 	Views *view.Library
+	// Watches are those that are open. Without it, policies end no watches that began
+	// before they were there.
+	Watches *watches.Open
 	// Rooms is where names of namespaces are exchanged in what is written; nil makes some.
 	Rooms *body.Rooms
 	// Talkers keeps account of what callers do; nil keeps none.
@@ -139,14 +143,15 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	if d.Share != nil {
 		first = append(first, d.Share) // is it its caller's turn?
 	}
-	first = append(first, authn.New(authn.Options{ // who is calling
+	identity := authn.New(authn.Options{
 		Tokens:          d.Tokens,
 		Needed:          whoNeeds(ask, needed),
 		Stale:           stale,
 		Before:          d.Callers,
 		ClientCA:        d.ClientCA,
 		ImpersonateX509: d.ImpersonateX509,
-	}))
+	})
+	first = append(first, identity) // who is calling
 	if tenants.Binds() {
 		first = append(first, tenants) // what does it call namespaces
 	}
@@ -156,9 +161,25 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	return pipeline.Chain(d.Telemetry.Tracer, last, slices.Concat(
 		first,
 		restrict, // may it pass, how, when, and what exists for it: NodePolicies, policies in Rego, WebAssembly filters, limits, views
-		[]pipeline.Filter{&authz.Filter{Gate: d.Gate, Answers: asked, Stale: stale}}, // whether memory may answer
+		[]pipeline.Filter{d.Watches.Before( // what they show is as it was decided above
+			&authz.Filter{Gate: d.Gate, Answers: asked, Stale: stale}, // whether memory may answer
+			&watches.Judge{Who: identity.Who, Sees: func(w *watches.Watch) []any { return sees(w, nodes, policies, modules, views) }},
+		)},
 		memory, // reads that memory can answer stop here
 	)...), found
+}
+
+// refused is what narrows a watch that a policy could not tell about.
+type refused struct{}
+
+// sees joins those who say what exists.
+func sees(w *watches.Watch, nodes *noderestriction.Filter, policies *rego.Filter, modules *wasm.Filter, views *view.Filter) []any {
+	by := append(nodes.Sees(w), modules.Sees(w.Request)...)
+	narrowed, err := policies.Narrowed(w.Request)
+	if err != nil {
+		return append(by, refused{})
+	}
+	return append(by, views.Sees(narrowed)...)
 }
 
 // whoNeeds joins those who must know the caller: memory, whose ask may be nil,

@@ -40,6 +40,7 @@ import (
 	"github.com/portico-proxy/portico/core/server"
 	"github.com/portico-proxy/portico/core/telemetry"
 	"github.com/portico-proxy/portico/core/upstream"
+	"github.com/portico-proxy/portico/core/watches"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters"
 	"github.com/portico-proxy/portico/filters/authn"
@@ -205,7 +206,9 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Modules, err = p.modules(cfg, own, from, o, rooms); err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Views, err = p.views(cfg, own, rooms); err != nil {
+	d.Watches = watches.New(p.log.WithName("watches"))
+	p.beside = append(p.beside, d.Watches)
+	if d.Views, err = p.views(cfg, own, rooms, d.Watches); err != nil {
 		return filters.Deps{}, err
 	}
 	p.gate = d.Gate

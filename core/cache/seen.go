@@ -75,13 +75,14 @@ func (f *follower) sendUnseen(err error) bool {
 	return f.sendStatus(apierrors.NewInternalError(view.ErrUnseen))
 }
 
-// lasting is how long a watch may go on: its time, and as long as its views see what
-// they saw.
+// lasting is how long a watch may go on: its time, and as long as its caller is shown
+// what he would be shown now.
 func (a *answer) lasting() (context.Context, context.CancelFunc) {
-	if a.views == nil {
-		return context.WithTimeout(a.r.Context(), a.timeout)
+	var views view.Views
+	if a.views != nil {
+		views = a.views.Views
 	}
-	ctx, end := a.views.Until(a.r.Context())
+	ctx, end := views.Until(a.r.Context())
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	return ctx, func() { cancel(); end() }
 }

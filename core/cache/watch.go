@@ -9,10 +9,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
@@ -188,7 +184,7 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 func (f *follower) stop() {
 	f.entry.watchers.Add(-1)
 	if errors.Is(context.Cause(f.ctx), view.ErrChanged) {
-		f.sendStatus(apierrors.NewResourceExpired("what exists for you has changed: list again"))
+		f.sendStatus(view.Expired())
 	}
 	f.cancel()
 	f.pulse.Stop()
@@ -436,33 +432,13 @@ func (f *follower) sendError() bool {
 
 // sendStatus sends an ERROR event. It always reports false: that ends the watch.
 func (f *follower) sendStatus(why *apierrors.StatusError) bool {
-	status := why.Status()
-	encoded, err := runtime.Encode(statusEncoder(f.form.Format), &status)
+	event, err := wire.StatusEvent(f.form.Format, why)
 	if err != nil {
 		return false
 	}
 	f.hold()
-	_, err = f.out.Write(wire.ErrorEvent(f.form.Format, trimNewline(encoded)))
+	_, err = f.out.Write(event)
 	return err == nil && f.flush() && false
-}
-
-func trimNewline(b []byte) []byte {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		return b[:n-1]
-	}
-	return b
-}
-
-// statusCodecs knows Status and nothing else.
-var statusCodecs = func() serializer.CodecFactory {
-	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
-	return serializer.NewCodecFactory(scheme)
-}()
-
-func statusEncoder(f wire.Format) runtime.Encoder {
-	info, _ := runtime.SerializerInfoForMediaType(statusCodecs.SupportedMediaTypes(), f.MediaType())
-	return statusCodecs.EncoderForVersion(info.Serializer, schema.GroupVersion{Version: "v1"})
 }
 
 // watchBuffers are held only between an event and its flush: watches idle.

@@ -175,6 +175,11 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if isWatch(r) && len(r.Header["Upgrade"]) > 0 { // nobody here reads its frames: it is cut
+		ctx, cancel := view.Views(nil).Until(r.Context())
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	out, connection := &answer{ResponseWriter: w, read: isRead(r)}, &connection{}
 	u.proxyFor(r).ServeHTTP(out, r.WithContext(connection.watch(r.Context())))
 	if out.err == nil || errors.Is(out.err, view.ErrUnseen) {

@@ -8,20 +8,52 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/core/view/lens"
 )
 
-// watchCleanly lets an answer that is a watch be ended between two frames.
+// watchCleanly lets an answer that is a watch be ended between two frames. Where a
+// lens is applied to it, that ends it itself if its caller is shown something else.
 func (u *Upstream) watchCleanly(res *http.Response) {
-	b := &watchBody{ReadCloser: res.Body, frames: framesOf(res.Header), drain: u.drain}
-	b.stop = context.AfterFunc(u.drain, b.end)
+	b := &watchBody{ReadCloser: res.Body, frames: framesOf(res.Header), drain: u.drain, over: never}
+	if ctx := res.Request.Context(); lens.From(ctx) == nil && view.Ending(ctx) != nil {
+		b.over, b.last = view.Ending(ctx), lastEvent(res.Header)
+	}
+	stops := []func() bool{context.AfterFunc(u.drain, b.end), context.AfterFunc(b.over, b.end)}
+	b.stop = func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
 	res.Body = b
 }
 
-// watchBody reads as ended once draining has begun and a frame is complete.
+// never does not end.
+var never = context.Background() //nolint:forbidigo // nobody waits under it
+
+// lastEvent is the frame that tells a watcher to list again; nil in a format of which
+// the frames are not known.
+func lastEvent(h http.Header) []byte {
+	for media, f := range map[string]wire.Format{wire.JSON.MediaType(): wire.JSON, wire.Protobuf.MediaType(): wire.Protobuf} {
+		if mediaTypeOf(h) != media || h.Get("Content-Encoding") != "" {
+			continue
+		}
+		if event, err := wire.StatusEvent(f, view.Expired()); err == nil {
+			return event
+		}
+	}
+	return nil
+}
+
+// watchBody reads as ended, once a frame is complete, if draining has begun or its
+// caller is to list again, which the last frame then says.
 type watchBody struct {
 	io.ReadCloser
-	drain context.Context
-	stop  func() bool
+	drain, over context.Context
+	last        []byte // what is left of the last frame, of which nobody knows but who reads
+	stop        func()
 
 	mu     sync.Mutex // guards following
 	frames frames
@@ -45,19 +77,34 @@ func (b *watchBody) complete() bool {
 
 func (b *watchBody) Read(p []byte) (int, error) {
 	if b.ending() {
-		return 0, io.EOF
+		return b.finish(p)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.mu.Lock()
 	b.frames.observe(p[:n])
 	b.mu.Unlock()
 	if err != nil && b.ending() {
-		err = io.EOF
+		if n > 0 {
+			return n, nil
+		}
+		return b.finish(p)
 	}
 	return n, err
 }
 
-func (b *watchBody) ending() bool { return b.drain.Err() != nil && b.complete() }
+// finish reads the last frame, if there is one to be told.
+func (b *watchBody) finish(p []byte) (int, error) {
+	if b.over.Err() == nil || len(b.last) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.last)
+	b.last = b.last[n:]
+	return n, nil
+}
+
+func (b *watchBody) ending() bool {
+	return (b.drain.Err() != nil || b.over.Err() != nil) && b.complete()
+}
 
 func (b *watchBody) Close() error {
 	b.stop()
@@ -80,16 +127,21 @@ type frames interface {
 // framesOf chooses by what the API server's watch encoders write
 // (k8s.io/apimachinery/pkg/runtime/serializer: json and protobuf framers).
 func framesOf(h http.Header) frames {
-	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	switch {
-	case h.Get("Content-Encoding") != "":
+	if h.Get("Content-Encoding") != "" {
 		return unknownFrames{}
-	case mediaType == "application/json":
+	}
+	switch mediaTypeOf(h) {
+	case wire.JSON.MediaType():
 		return &lines{ended: true}
-	case mediaType == "application/vnd.kubernetes.protobuf":
+	case wire.Protobuf.MediaType():
 		return &lengthPrefixed{}
 	}
 	return unknownFrames{}
+}
+
+func mediaTypeOf(h http.Header) string {
+	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return mediaType
 }
 
 // lines are JSON events; a newline cannot occur inside one.

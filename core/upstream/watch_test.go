@@ -7,8 +7,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // piped is a watch whose events the test writes one by one.
@@ -17,7 +20,7 @@ func piped(t *testing.T, contentType string) (*watchBody, *io.PipeWriter, contex
 	ctx, drain := context.WithCancel(t.Context())
 	u := &Upstream{drain: ctx}
 	r, w := io.Pipe()
-	res := &http.Response{Header: http.Header{"Content-Type": {contentType}}, Body: r}
+	res := &http.Response{Header: http.Header{"Content-Type": {contentType}}, Body: r, Request: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)}
 	u.watchCleanly(res)
 	return res.Body.(*watchBody), w, drain
 }
@@ -101,6 +104,39 @@ func feed(t *testing.T, f frames, stream []byte, cut int) {
 		stream = stream[n:]
 		if f.complete() != (len(stream) == 0) {
 			t.Fatalf("%T: complete is %v with %d bytes to come", f, f.complete(), len(stream))
+		}
+	}
+}
+
+// TestWatchThatShowsTooMuchEndsWithItsReason has a watch end after the frame that it
+// is in, in whatever format it is.
+func TestWatchThatShowsTooMuchEndsWithItsReason(t *testing.T) {
+	frame := append(binary.BigEndian.AppendUint32(nil, 5), "event"...)
+	for contentType, frame := range map[string]string{
+		"application/json": `{"type":"ADDED"}` + "\n", "application/vnd.kubernetes.protobuf;stream=watch": string(frame), "application/cbor-seq": "what",
+	} {
+		ctx, end := view.WithEnd(t.Context())
+		r, w := io.Pipe()
+		res := &http.Response{Header: http.Header{"Content-Type": {contentType}}, Body: r, Request: httptest.NewRequestWithContext(ctx, http.MethodGet, "/", http.NoBody)}
+		(&Upstream{drain: t.Context()}).watchCleanly(res)
+		got := make(chan string)
+		go func() {
+			all, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- string(all)
+		}()
+		if _, err := io.WriteString(w, frame); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		want := frame + string(lastEvent(res.Header))
+		if all := <-got; all != want || strings.Contains(all, "Expired") != (contentType != "application/cbor-seq") {
+			t.Errorf("%s: got %q, want %q", contentType, all, want)
+		}
+		if err := res.Body.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -33,6 +33,11 @@ func WithNarrowings(ctx context.Context, added ...Narrowing) context.Context {
 	return context.WithValue(ctx, narrowingsKey{}, append(slices.Clip(NarrowingsFrom(ctx)), added...))
 }
 
+// WithoutNarrowings is ctx before anybody narrowed it.
+func WithoutNarrowings(ctx context.Context) context.Context {
+	return context.WithValue(ctx, narrowingsKey{}, []Narrowing(nil))
+}
+
 // NarrowingsFrom returns those of a request, in the order in which they hold.
 func NarrowingsFrom(ctx context.Context) []Narrowing {
 	all, _ := ctx.Value(narrowingsKey{}).([]Narrowing)

@@ -88,9 +88,14 @@ var (
 )
 
 // Until returns a context that ends with [ErrChanged] as its cause once one of the
-// views has changed.
+// views has changed, or the answer is to end (see [WithEnd]).
 func (s Views) Until(ctx context.Context) (context.Context, context.CancelFunc) {
+	over := Ending(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
+	stop := func() bool { return true }
+	if over != nil {
+		stop = context.AfterFunc(over, func() { cancel(ErrChanged) })
+	}
 	for _, v := range s {
 		changed := v.Changed()
 		if changed == nil {
@@ -104,5 +109,8 @@ func (s Views) Until(ctx context.Context) (context.Context, context.CancelFunc) 
 			}
 		}()
 	}
-	return ctx, func() { cancel(context.Canceled) }
+	return ctx, func() {
+		stop()
+		cancel(context.Canceled)
+	}
 }

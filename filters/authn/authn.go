@@ -82,6 +82,15 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	return next.ServeHTTP(w, r)
 }
 
+// Who returns r with the name of its caller, if a filter asks for it and it can be
+// found out by a token.
+func (f *Filter) Who(r *http.Request) *http.Request {
+	if token := tokenOf(r); token != "" {
+		return f.byToken(r, token)
+	}
+	return r
+}
+
 // byToken names the caller of a good token. All other tokens pass without a
 // name, which no answer from memory is given to.
 func (f *Filter) byToken(r *http.Request, token string) *http.Request {

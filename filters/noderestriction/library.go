@@ -166,7 +166,7 @@ type openWatch struct {
 	question
 	key   string // of what it was let pass with
 	views []chan struct{}
-	end   context.CancelFunc // if there are no views
+	end   func() // if there are no views
 }
 
 // enter takes note of a watch. The caller calls leave when it is over.
@@ -227,13 +227,16 @@ func (l *Library) keyOf(q *question, rules []*rule) string {
 			continue
 		}
 		p, err := r.read(q)
-		if err != nil {
+		if err != nil || q.acts || q.info.Subresource != "" {
 			return "" // which no watch was let pass with
 		}
 		key += p.key(r)
 	}
-	return key + "."
+	return key + nobodys
 }
+
+// nobodys is the key of what no policy narrows.
+const nobodys = "."
 
 // means reports whether a rule is about a question, whose node is known.
 func (l *Library) means(r *rule, q *question) bool {

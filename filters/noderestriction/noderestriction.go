@@ -89,7 +89,7 @@ func (f *Filter) concerns(r *http.Request, info *request.RequestInfo) (*question
 		return nil, nil, onlyIf(enforced, unavailable("this proxy keeps no NodePolicies"))
 	}
 	query := r.URL.Query()
-	q := &question{origin: originOf(caller), info: info, fields: query["fieldSelector"], labels: query["labelSelector"]}
+	q := &question{origin: originOf(caller), info: info, fields: query["fieldSelector"], labels: query["labelSelector"], acts: impersonates(r)}
 	q.limit, _ = strconv.ParseInt(query.Get("limit"), 10, 64)
 	here := f.library.options.Node
 	if q.origin.node == "" && here == "" {
@@ -312,12 +312,11 @@ func (e *exchange) pass(next pipeline.Handler) error {
 	}
 	ctx := seenBy(limit.With(r.Context(), e.limits), e.views)
 	if e.info.Verb == "watch" {
-		w := &openWatch{question: *e.question, key: e.key + "."}
+		w := &openWatch{question: *e.question, key: e.key + nobodys}
 		for _, v := range e.views {
 			w.views = append(w.views, v.changed)
 		}
-		ctx, w.end = context.WithCancel(ctx)
-		defer w.end()
+		ctx, w.end = view.WithEnd(context.WithValue(ctx, followedKey{}, true))
 		defer e.filter.library.enter(w)()
 	}
 	return next.ServeHTTP(e.w, r.WithContext(ctx))

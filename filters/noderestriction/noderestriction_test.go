@@ -152,7 +152,7 @@ func TestNewsEndsOnlyWhatItConcerns(t *testing.T) {
 			default:
 			}
 		}
-		return ctx.Err() != nil
+		return view.Ending(ctx).Err() != nil
 	}
 	secret := request.RequestInfo{Verb: "watch", Namespace: "shop", Resource: "secrets", Name: "own", FieldSelector: "metadata.name=own"}
 	during := func(_ http.ResponseWriter, r *http.Request) error {

@@ -23,6 +23,7 @@ type question struct {
 	// fields and labels are the selectors of the query, which RequestInfo does not say
 	// of paths with /watch/, nor of deletions.
 	fields, labels []string
+	acts           bool // its caller would act as somebody else
 }
 
 // isRead reports requests that change nothing.

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"reflect"
 
+	"k8s.io/apiserver/pkg/endpoints/request"
+
 	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/view"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
@@ -36,6 +38,17 @@ func (l *Library) see(now []*binding) {
 			close(old.changed)
 		}
 	}
+}
+
+// Narrowed returns a watch that is open with what policies say exists for its caller
+// now. An error says that it would be refused.
+func (f *Filter) Narrowed(r *http.Request) (*http.Request, error) {
+	r = r.WithContext(view.WithoutNarrowings(r.Context()))
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok {
+		return r, nil
+	}
+	return f.narrow(r, &Facts{Info: info, Request: r, Node: f.options.Node, Account: f.options.Account})
 }
 
 // narrow returns r with what policies say exists for who sends it, and for whom he

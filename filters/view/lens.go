@@ -124,6 +124,13 @@ func (l *lens) isOpen() bool {
 	return l.limits == nil && len(l.hidden)+len(l.rules)+len(l.masked) == 0
 }
 
+// narrows reports whether something of what is asked for may not exist, or not as it
+// is. Of what is asked for in all namespaces names do not tell.
+func (l *lens) narrows(a *asked) bool {
+	return l.unknown || l.names != nil || !l.mayBe(a.key) || l.judges(a.resource) || len(l.masksOf(a.resource)) > 0 ||
+		l.limits != nil && a.namespace == ""
+}
+
 var namespaceResource = schema.GroupResource{Resource: "namespaces"}
 
 // shows reports whether a namespace exists.

@@ -32,7 +32,9 @@ type Options struct {
 	Observe func(view string, mode v1alpha1.FilterMode, decision string, took time.Duration)
 	// Rooms is where what is written is looked at. Nil makes some.
 	Rooms *body.Rooms
-	Log   logr.Logger
+	// News is told that views choose other namespaces now. Nil is told nothing.
+	News func()
+	Log  logr.Logger
 }
 
 // Library has the views of the configuration that is in force. It outlives every
@@ -58,6 +60,9 @@ func NewLibrary(o Options) *Library {
 	}
 	if o.Rooms == nil {
 		o.Rooms = body.NewRooms()
+	}
+	if o.News == nil {
+		o.News = func() {}
 	}
 	l := &Library{options: o, needed: make(chan struct{}, 1), worlds: map[string]*world{}}
 	l.current.Store(&[]*world{})
@@ -201,6 +206,13 @@ func labelsOf(namespaces cache.Store) map[string]labels.Set {
 // know takes what namespaces there are. Views that choose others now are over,
 // and what comes after them is in force before that is said.
 func (l *Library) know(namespaces map[string]labels.Set) {
+	if l.choose(namespaces) {
+		l.options.News()
+	}
+}
+
+// choose reports whether there is a view that chooses others.
+func (l *Library) choose(namespaces map[string]labels.Set) (others bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.namespaces = namespaces
@@ -215,5 +227,7 @@ func (l *Library) know(namespaces map[string]labels.Set) {
 		}
 		w.lens.Store(was.over(chosen))
 		close(was.changed)
+		others = true
 	}
+	return others
 }

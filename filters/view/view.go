@@ -93,6 +93,30 @@ func (f *Filter) through(all []*lens, room *body.Room, next pipeline.Handler) pi
 	})
 }
 
+// Sees returns the lenses that may keep from the caller of a watch something of what
+// it shows.
+func (f *Filter) Sees(r *http.Request) (by []any) {
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok || !info.IsResourceRequest {
+		return nil
+	}
+	a := readAsked(r)
+	callers, unknown := config.CallersOf(r)
+	for _, world := range *f.library.current.Load() {
+		l := world.lens.Load()
+		if !l.audits && (unknown != nil || l.isOf(callers)) && l.narrows(&a) {
+			by = append(by, l.changed)
+		}
+	}
+	for _, n := range view.NarrowingsFrom(r.Context()) {
+		l, err := f.library.lensOf(&n)
+		if !n.Audits && (err != nil || l.narrows(&a)) {
+			by = append(by, madeKey{n.Changed, n.Key})
+		}
+	}
+	return by
+}
+
 // isOf reports whether a lens is one of these callers'.
 func (l *lens) isOf(callers []user.Info) bool {
 	for _, c := range callers {

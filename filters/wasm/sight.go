@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/config"
 	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/telemetry"
@@ -110,6 +111,24 @@ func (f *Filter) addViews(r *http.Request, facts Facts) (_ *http.Request, releas
 		r = r.WithContext(view.With(r.Context(), sights...))
 	}
 	return r, release, nil
+}
+
+// Sees returns what of its phase View narrows a watch that is open. Where it cannot be
+// told, it does.
+func (f *Filter) Sees(r *http.Request) (by []any) {
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok {
+		return nil
+	}
+	caller, unknown := config.CallerOf(r)
+	facts := Facts{User: caller, Info: info, Request: r, unknown: unknown}
+	for _, b := range f.views {
+		fails := b.module == nil || unknown != nil
+		if !b.audits() && b.concerns(&facts) && (fails && !b.ignores() || b.module != nil && b.module.onObject) {
+			by = append(by, b.changed)
+		}
+	}
+	return by
 }
 
 // sight is what a module says that one caller sees.

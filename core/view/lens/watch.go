@@ -24,7 +24,7 @@ func (l *Lens) applyToWatch(res *http.Response) {
 		for {
 			e, err := frames.Next()
 			if errors.Is(context.Cause(ctx), view.ErrChanged) {
-				yield(errorEvent(apierrors.NewResourceExpired("what exists for you has changed: list again")), nil)
+				yield(errorEvent(view.Expired()), nil)
 				return
 			}
 			if err == io.EOF {

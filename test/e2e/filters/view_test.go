@@ -2,6 +2,7 @@ package filters
 
 import (
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -25,9 +26,18 @@ func TestFiltersSayWhatIsSeen(t *testing.T) {
 		t.Run(flag, func(t *testing.T) {
 			p := newProxy(t, flag)
 			jane, joe := p.Kubeconfig(world.Token("jane")), p.Kubeconfig(world.Token("joe"))
+			early := map[string]<-chan string{jane: followed(t, jane), joe: followed(t, joe)}
 			apply(t, ofGuest("glass", "{inline: "+encoded(t, fromC(t, "../../../plugins/tck/guests/c/guest.c"))+"}")+strings.NewReplacer(
 				"verbs: [create]", "namespaces: [views]", "spec:\n  filterRef", "spec:\n  phase: View\n  filterRef").Replace(bound("glass")))
 			inForce(t, "wasmfilter/glass", "filterbinding/glass")
+			if out := <-early[jane]; !strings.Contains(out, `"reason":"Expired"`) {
+				t.Errorf("what jane followed before ended with %s", out)
+			}
+			select {
+			case out := <-early[joe]:
+				t.Errorf("what joe followed before ended with %s", out)
+			default:
+			}
 			maps := func(args ...string) []string {
 				return append([]string{"--namespace=views", "get", "configmaps"}, args...)
 			}
@@ -53,4 +63,45 @@ func TestFiltersSayWhatIsSeen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// followed watches what there is in a namespace, and tells all of it in the end.
+func followed(t *testing.T, kubeconfig string) <-chan string {
+	t.Helper()
+	out, ctx := make(chan string, 1), t.Context()
+	begun := &beginning{begun: make(chan struct{})}
+	cmd := world.Kubectl(ctx, kubeconfig, "get", "--raw", "/api/v1/namespaces/views/configmaps?watch=true")
+	cmd.Stdout, cmd.Stderr = begun, begun
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // be it that the test ends
+		out <- begun.text()
+	}()
+	<-begun.begun
+	return out
+}
+
+// beginning keeps what is written, and closes begun with the first of it.
+type beginning struct {
+	begun chan struct{}
+
+	mu  sync.Mutex // guards following
+	all strings.Builder
+}
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all.Len() == 0 {
+		close(b.begun)
+	}
+	return b.all.Write(p)
+}
+
+func (b *beginning) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.String()
 }

@@ -183,7 +183,7 @@ func TestPolicyThatChangesEndsWatches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if last.Type != "" && (last.Type != "ERROR" || last.Object.Code != http.StatusGone) {
+	if last.Type != "ERROR" || last.Object.Code != http.StatusGone {
 		t.Errorf("the watch ended with %+v", last)
 	}
 	c.got.Reset()
