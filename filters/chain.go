@@ -120,6 +120,9 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 	maps.Copy(found, foundToo)
 	if modules.Binds() {
 		restrict, needed = append(restrict, modules), append(needed, modules.Needs)
+		if nodes.Twice = nodes.Binds(); nodes.Twice {
+			restrict = append(restrict, nodes.Again()) // what modules write is not what was judged
+		}
 	}
 	if policies.Throttles() || nodes.Limits() {
 		door := &throttle.Filter{Limiter: d.Limiter, Ask: ask}

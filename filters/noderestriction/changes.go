@@ -39,6 +39,7 @@ func tokensOf(pointer string) []string {
 // patch lets a patch pass that changes nothing but what may says. It is judged by
 // what it says, for it touches nothing else, whatever the object is by then.
 func (e *exchange) patch(r *rule, may func(tokens []string) bool) error {
+	e.looked = true
 	if err := e.filter.library.options.Rooms.Enter(e.room, e.r, e.caller); err != nil {
 		return err
 	}

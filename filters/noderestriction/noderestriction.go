@@ -26,6 +26,8 @@ type Filter struct {
 	// Ask makes a request that has been narrowed one that memory may answer, if it
 	// can; nil means that there is no memory.
 	Ask func(*http.Request) (*http.Request, bool)
+	// Twice says that [Filter.Again] comes after filters that change what is written.
+	Twice bool
 
 	library *Library
 	rules   []*rule
@@ -72,6 +74,9 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 		if err := e.keep(rule); err != nil {
 			return err
 		}
+	}
+	if err := e.remember(rules); err != nil {
+		return err
 	}
 	e.room.Keep(body.SizeOf(e.r))
 	return e.pass(next)
@@ -191,6 +196,7 @@ type exchange struct {
 	views  []*sight
 	limits []limit.Limit
 	key    string
+	looked bool // at what is written, or it was changed
 }
 
 // keep judges the request by one rule, and does what it says, or only tells.

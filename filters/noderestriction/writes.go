@@ -99,6 +99,7 @@ func (e *exchange) searchable(r *rule) error {
 
 // object reads the object in the request's body as JSON.
 func (e *exchange) object() ([]byte, error) {
+	e.looked = true
 	if err := e.filter.library.options.Rooms.Enter(e.room, e.r, e.caller); err != nil {
 		return nil, err
 	}
@@ -195,6 +196,7 @@ func (e *exchange) evict(r *rule) error {
 // pin lets a request pass for one pod only: another may get its name at any time.
 // Where the client has pinned it itself, the body stays as it is.
 func (e *exchange) pin(r *rule, p *pod, pointer string) error {
+	e.looked = true
 	options, err := e.options()
 	if err != nil {
 		return err
