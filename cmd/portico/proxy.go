@@ -288,7 +288,7 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 	if _, err := loader.Load(); err != nil {
 		return nil, err
 	}
-	served := resources.New(resources.Options{Upstream: p.upstream.Own(), Base: p.upstream.Base(), Log: p.log.WithName("policies")})
+	served := resources.New(resources.Options{Upstream: p.upstream.Own(), Base: p.upstream.Base(), Selected: deps.Policies.Selected, Log: p.log.WithName("policies")})
 	sources := config.NewSources(o.watchPolicies, func(s *config.Snapshot) (config.Findings, error) {
 		served.Judge(s.Objects)
 		return p.apply(s, chain, deps), nil

@@ -13,8 +13,9 @@ type name struct {
 	group, resource string
 }
 
-// namedBy are the resources that a policy names, if it is one that may.
-func namedBy(policy runtime.Object) (all []name, may bool) {
+// namedBy are the resources that a policy names, if it is one that may. What a policy
+// in Rego names is known once it has been asked.
+func (s *Served) namedBy(policy runtime.Object) (all []name, may bool) {
 	spec := field.NewPath("spec")
 	switch p := policy.(type) {
 	case *v1alpha1.CachePolicy:
@@ -43,6 +44,16 @@ func namedBy(policy runtime.Object) (all []name, may bool) {
 		for i, w := range p.Spec.Writes {
 			all = append(all, name{spec.Child("writes").Index(i), w.Group, w.Resource})
 		}
+	case *v1alpha1.WasmFilter:
+		for i, r := range p.Spec.ContextResources {
+			all = append(all, name{spec.Child("contextResources").Index(i), r.Group, r.Resource})
+		}
+		return all, len(all) > 0
+	case *v1alpha1.RegoPolicy:
+		for _, r := range s.options.Selected(p.Name) {
+			all = append(all, name{field.NewPath("selectors"), r.Group, r.Resource})
+		}
+		return all, len(all) > 0
 	default:
 		return nil, false
 	}
@@ -67,6 +78,10 @@ func kindOf(policy runtime.Object) (kind, called string) {
 		return "VirtualView", p.Name
 	case *v1alpha1.NodePolicy:
 		return "NodePolicy", p.Name
+	case *v1alpha1.WasmFilter:
+		return "WasmFilter", p.Name
+	case *v1alpha1.RegoPolicy:
+		return "RegoPolicy", p.Name
 	}
 	return "", ""
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/config"
 )
@@ -43,7 +44,10 @@ type Options struct {
 	Base *url.URL
 	// Soonest is how often it is asked at most; 0 means every ten seconds.
 	Soonest time.Duration
-	Log     logr.Logger
+	// Selected are the resources that a policy in Rego has named in selectors so far.
+	// Nil knows of none.
+	Selected func(policy string) []schema.GroupResource
+	Log      logr.Logger
 }
 
 // Served is what the API server serves. Policies may name what is installed
@@ -63,6 +67,9 @@ type Served struct {
 func New(o Options) *Served {
 	if o.Soonest <= 0 {
 		o.Soonest = soonest
+	}
+	if o.Selected == nil {
+		o.Selected = func(string) []schema.GroupResource { return nil }
 	}
 	return &Served{options: o, changed: make(chan struct{}, 1), said: map[string]bool{}}
 }
@@ -85,7 +92,7 @@ func (s *Served) Judge(policies []runtime.Object) {
 func (s *Served) Found(policy runtime.Object) []metav1.Condition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	named, ok := namedBy(policy)
+	named, ok := s.namedBy(policy)
 	if !ok || s.known == nil {
 		return nil
 	}
@@ -142,7 +149,7 @@ func (s *Served) isAsked() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.policies, func(p runtime.Object) bool {
-		named, _ := namedBy(p)
+		named, _ := s.namedBy(p)
 		return len(named) > 0
 	})
 }
@@ -173,7 +180,7 @@ func (s *Served) log() {
 	}
 	said := map[string]bool{}
 	for _, p := range s.policies {
-		named, _ := namedBy(p)
+		named, _ := s.namedBy(p)
 		wrong := s.known.missing(named)
 		if len(wrong) == 0 {
 			continue

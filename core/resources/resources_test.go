@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
@@ -67,7 +68,13 @@ func start(t *testing.T) (s *Served, api *server, told chan struct{}, said chan 
 	}
 	api = &server{RoundTripper: client.Transport}
 	said, told = make(chan string, 100), make(chan struct{}, 1)
-	s = New(Options{Upstream: api, Base: base, Soonest: 50 * time.Millisecond, Log: funcr.New(func(_, args string) { said <- args }, funcr.Options{})})
+	selects := func(policy string) []schema.GroupResource {
+		if policy != "selecting" {
+			return nil
+		}
+		return []schema.GroupResource{{Resource: "configmap"}, {Group: "apps", Resource: "deployments"}}
+	}
+	s = New(Options{Upstream: api, Base: base, Soonest: 50 * time.Millisecond, Selected: selects, Log: funcr.New(func(_, args string) { said <- args }, funcr.Options{})})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -117,7 +124,9 @@ func TestWhatIsNotServedIsNamed(t *testing.T) {
 	}}
 	cached := &v1alpha1.CachePolicy{Spec: v1alpha1.CachePolicySpec{Resources: []v1alpha1.CachedResource{{Resource: "pod"}, {Resource: "deployments"}}}}
 	match := binding(v1alpha1.MatchedResource{Group: "apps", Resource: "deployment"}, v1alpha1.MatchedResource{Group: "apps", Resource: "deploymints/scale"}, v1alpha1.MatchedResource{Group: "*", Resource: "nonsense"})
-	s.Judge([]runtime.Object{view, node, cached, match})
+	module := &v1alpha1.WasmFilter{ObjectMeta: metav1.ObjectMeta{Name: "w"}, Spec: v1alpha1.WasmFilterSpec{ContextResources: []v1alpha1.ContextResource{{Resource: "pods"}, {Resource: "namespace"}}}}
+	rego := &v1alpha1.RegoPolicy{ObjectMeta: metav1.ObjectMeta{Name: "selecting"}}
+	s.Judge([]runtime.Object{view, node, cached, match, module, rego})
 	for _, tt := range []struct {
 		policy runtime.Object
 		want   []string
@@ -141,13 +150,15 @@ func TestWhatIsNotServedIsNamed(t *testing.T) {
 			`spec.match.resources[1].resource: the API server has no resource "deploymints/scale" in group "apps"; did you mean "deployments/scale"?`,
 			`spec.match.resources[2].resource: the API server has no resource "nonsense" in any group`,
 		}},
+		{module, []string{`spec.contextResources[1].resource: the API server has no resource "namespace" in group ""; did you mean "namespaces"?`}},
+		{rego, []string{`selectors.resource: the API server has no resource "configmap" in group ""; did you mean "configmaps"?`}},
 	} {
 		got := until(t, s, told, tt.policy, metav1.ConditionFalse)
 		if diff := cmp.Diff(text(tt.want), got.Message); diff != "" {
 			t.Error(diff)
 		}
 	}
-	for range 4 {
+	for range 6 {
 		if line := <-said; !strings.Contains(line, "the API server has no") {
 			t.Errorf("logged %s", line)
 		}
@@ -170,7 +181,10 @@ func TestWhatIsServedIsKnown(t *testing.T) {
 		<-told
 	}
 	if found := s.Found(&v1alpha1.RegoPolicy{}); found != nil {
-		t.Errorf("a kind that names no resources has %v", found)
+		t.Errorf("a policy that has named no resources has %v", found)
+	}
+	if found := s.Found(&v1alpha1.WasmFilter{}); found != nil {
+		t.Errorf("a module that looks nothing up has %v", found)
 	}
 	if len(said) > 0 {
 		t.Errorf("logged %s", <-said)

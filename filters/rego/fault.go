@@ -67,9 +67,6 @@ func (f *Filter) blame(ctx context.Context, b *binding, err error) {
 		f.options.Log.Error(err, "Policy failed on a request; it is not said again for a minute", "policy", b.policy.name, "binding", b.name)
 	}
 	if first {
-		select {
-		case f.faulted <- struct{}{}:
-		default: // it has been said, or there is nobody to hear it
-		}
+		f.wake()
 	}
 }

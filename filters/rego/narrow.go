@@ -75,6 +75,7 @@ func (f *Filter) narrow(r *http.Request, facts *Facts) (*http.Request, error) {
 			if err != nil {
 				return nil, err
 			}
+			f.tell(b.policy)
 			worlds := a.Worlds
 			if len(worlds) == 0 && !b.audits() {
 				worlds = everything

@@ -64,6 +64,7 @@ type Policy struct {
 	limits    *question // nil if it has none
 	selectors *question // nil if it has none
 	faults    faults
+	chosen    choices
 }
 
 // A question is some of a policy's sets, and what they depend on.
@@ -376,6 +377,7 @@ func (p *Policy) answer(ctx context.Context, q *question, facts *Facts) (Answer,
 		return a, nil
 	}
 	a, err := p.evaluate(ctx, q, q.input.value(facts))
+	p.chosen.add(a.Selectors)
 	if err == nil && len(key) <= maxKey {
 		q.cache.put(string(key), a)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -362,5 +363,35 @@ func TestOwnObjectsOfTeams(t *testing.T) {
 	_, err = p.Selectors(t.Context(), sent(t, "GET", "/api/v1/pods", &user.DefaultInfo{Name: "joe", Groups: []string{"team:a b"}}))
 	if err == nil || errors.Is(err, errSilent) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestWhatSelectorsNameIsTold has a policy name a resource once it is asked.
+func TestWhatSelectorsNameIsTold(t *testing.T) {
+	const names = "package a\n\nselectors contains {\"resources\": [{\"group\": \"apps\", \"resource\": \"deployment\"}, {\"resource\": \"pods\"}], \"names\": [input.user.name]}\n"
+	l := NewLibrary(Options{Log: testr.New(t)})
+	objects := []runtime.Object{bind("p", v1alpha1.PhaseView, ofAll), policy("p", names)}
+	f, _ := l.Compile(&config.Snapshot{Objects: objects})
+	if got := l.Selected("p"); len(got) > 0 {
+		t.Errorf("before anybody asks it names %v", got)
+	}
+	for _, name := range []string{"jane", "joe"} {
+		if _, err := narrowedBy(t, f, &user.DefaultInfo{Name: name, Groups: []string{"all"}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := l.Selected("p"); !slices.Equal(got, []schema.GroupResource{{Group: "apps", Resource: "deployment"}, {Resource: "pods"}}) {
+		t.Errorf("it names %v", got)
+	}
+	if len(l.faulted) != 1 || l.Selected("other") != nil {
+		t.Error("nobody is told, or of another policy")
+	}
+	many := make([]Selector, 2*maxSelected)
+	for i := range many {
+		many[i].Resources = []v1alpha1.ViewResource{{Resource: strings.Repeat("x", i+1)}}
+	}
+	var s choices
+	if s.add(many); len(s.list()) != maxSelected {
+		t.Errorf("%d are remembered", len(s.list()))
 	}
 }
