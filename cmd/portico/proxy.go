@@ -136,13 +136,17 @@ func newProxy(ctx context.Context, o proxyOptions) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	delayed, err := p.telemetry.ObserveDelays()
+	if err != nil {
+		return nil, err
+	}
 	chain := &pipeline.Switch{}
 	p.server, err = server.New(server.Options{
 		BindAddress: o.bindAddress, Port: o.securePort,
 		CertFile: o.certFile, KeyFile: o.keyFile, CertDir: o.certDir,
 		ClientCA: clientCA, Handler: chain, EndWatches: p.endWatches,
 		DrainDelay: o.drainDelay, DrainTimeout: o.drainTimeout, MaxStreams: o.maxStreams, MaxConnections: o.maxConnections,
-		Quick: p.quick(), OwnHTTP2: o.ownHTTP2,
+		Quick: p.quick(), OwnHTTP2: o.ownHTTP2, Delayed: delayed,
 		Log: p.log.WithName("server"),
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,7 @@ const (
 type gathering struct {
 	net.Listener
 	crowd *crowd
+	debts *debts
 }
 
 func (l gathering) Accept() (net.Conn, error) {
@@ -35,7 +37,7 @@ func (l gathering) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if known, ok := l.crowd.enter(perConnection(c)); ok {
-			return &gatheringConn{Conn: known, patience: gatherTime}, nil
+			return &gatheringConn{Conn: l.debts.admit(known), patience: gatherTime}, nil
 		}
 		_ = c.Close()
 	}
@@ -47,6 +49,7 @@ func (l gathering) Accept() (net.Conn, error) {
 type gatheringConn struct {
 	net.Conn
 	patience time.Duration
+	sent     atomic.Int64 // bytes, since others were last let run
 
 	mu    sync.Mutex // guards following
 	held  *[]byte    // nil while nothing is
@@ -71,9 +74,21 @@ func (c polite) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// Write lets others run once much was sent: a list that fits into the kernel's
+// buffers would otherwise be written as a whole before anybody else has a turn.
 func (c *gatheringConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	n, err := c.write(p)
+	c.mu.Unlock()
+	if c.sent.Add(int64(n)) >= gatherSize/2 {
+		c.sent.Store(0)
+		runtime.Gosched()
+	}
+	return n, err
+}
+
+// write sends p or holds it. The caller holds mu.
+func (c *gatheringConn) write(p []byte) (int, error) {
 	switch {
 	case c.wrong != nil:
 		return 0, c.wrong

@@ -58,7 +58,10 @@ type Options struct {
 	// have most of them lose some to those that have few. 0 means half of the files
 	// that the process may open, and no more than 20000.
 	MaxConnections int
-	Log            logr.Logger
+	// Delayed is told of connections that are read from later because they, or
+	// others of their "address", have cost much for nothing. It may be nil.
+	Delayed func(by string, waited time.Duration)
+	Log     logr.Logger
 }
 
 // Server is a controller-runtime Runnable that serves until its context ends,
@@ -128,7 +131,8 @@ func (s *Server) Start(ctx context.Context) error {
 	srv := s.httpServer(requests, tlsConfig)
 	failed := make(chan error, 1)
 	wg.Go(func() {
-		failed <- srv.ServeTLS(gathering{s.listener, newCrowd(s.options.mostConnections(), s.options.Log)}, "", "")
+		crowd := newCrowd(s.options.mostConnections(), s.options.Log)
+		failed <- srv.ServeTLS(gathering{s.listener, crowd, newDebts(s.options.Delayed)}, "", "")
 	})
 	s.started.Store(true)
 	s.options.Log.Info("serving", "address", s.Addr().String(), "certificate", s.options.CertFile)
@@ -174,7 +178,7 @@ func (s *Server) httpServer(requests context.Context, c *tls.Config) *http.Serve
 		streams = 250
 	}
 	srv := &http.Server{
-		Handler:   &pipeline.Server{Handler: pipeline.HandlerFunc(s.admit), Log: s.options.Log},
+		Handler:   counting(&pipeline.Server{Handler: pipeline.HandlerFunc(s.admit), Log: s.options.Log}),
 		TLSConfig: c,
 		// The values of kube-apiserver (k8s.io/apiserver/pkg/server/secure_serving.go).
 		ReadHeaderTimeout: 32 * time.Second,
@@ -189,6 +193,7 @@ func (s *Server) httpServer(requests context.Context, c *tls.Config) *http.Serve
 			MaxReceiveBufferPerConnection: receiveBuffer * streams,
 		},
 		BaseContext: func(net.Listener) context.Context { return requests },
+		ConnContext: withDebtor,
 		ErrorLog:    log.New(tlsErrors{s.options.Log}, "", 0),
 	}
 	if s.options.OwnHTTP2 {

@@ -117,6 +117,12 @@ const (
 	metricReplicasFailed  = "portico_replicas_failed_tellings_total"
 )
 
+// Metrics of connections that callers open.
+const (
+	metricDelays       = "portico_connection_delays_total"
+	metricDelaySeconds = "portico_connection_delay_seconds_total"
+)
+
 // Metrics of filters that run plugins. A filter is named by its FilterBinding.
 const (
 	metricFilterDuration = "portico_filter_duration_seconds"
@@ -205,4 +211,5 @@ const (
 	labelPhase       = "phase"
 	labelMode        = "mode"
 	labelDecision    = "decision"
+	labelBy          = "by"
 )

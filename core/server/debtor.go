@@ -1,0 +1,235 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/portico-proxy/portico/core/telemetry"
+)
+
+// A debtor is a connection that is read from as slowly as it pays its debts.
+type debtor struct {
+	net.Conn
+	debts   *debts
+	address string
+	ended   chan struct{} // closed with the connection
+	once    sync.Once
+
+	mu       sync.Mutex // guards following
+	own      debt
+	since    time.Time     // when something was read that is being looked at; zero if nothing is
+	shaken   bool          // the handshake was answered
+	greeting time.Duration // what that cost, which its address owes until a request is answered
+	exempt   bool
+}
+
+// admit has c be one who pays its debts.
+func (s *debts) admit(c net.Conn) *debtor {
+	return &debtor{Conn: c, debts: s, address: addressOf(c), ended: make(chan struct{}), own: debt{at: time.Now()}}
+}
+
+// Read first waits until what is owed has been paid. The kernel keeps meanwhile
+// what the client sends, and then has it wait.
+func (c *debtor) Read(p []byte) (int, error) {
+	if wait := c.due(); wait > 0 {
+		c.await(wait)
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.mu.Lock()
+		c.since = time.Now()
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// due ends the turn that the last Read began, and is how long the next has to wait.
+func (c *debtor) due() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.turn(now)
+	switch {
+	case c.exempt:
+		return 0
+	case !c.shaken:
+		return c.debts.pay(c.debts.ofAddress(c.address, now), telemetry.DelayedAddress, now)
+	}
+	return c.debts.pay(c.own.take(connectionGrace), telemetry.DelayedConnection, now)
+}
+
+// turn counts the time since something was read. The caller holds mu.
+func (c *debtor) turn(now time.Time) {
+	if c.since.IsZero() {
+		return
+	}
+	took := now.Sub(c.since)
+	c.since = time.Time{}
+	if c.shaken {
+		c.own.add(min(took, mostTurn), connectionPardon, now)
+		return
+	}
+	took = min(took, mostGreeting)
+	c.greeting += took
+	c.debts.charge(c.address, took, now)
+}
+
+func (c *debtor) await(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ended:
+	}
+}
+
+// Write ends the turn of a handshake: until its first answer it does nothing but
+// compute.
+func (c *debtor) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	if !c.shaken {
+		c.turn(time.Now())
+		c.shaken = true
+	}
+	c.mu.Unlock()
+	return c.Conn.Write(p)
+}
+
+// Close leaves what the connection owes to its address.
+func (c *debtor) Close() error {
+	c.once.Do(func() {
+		close(c.ended)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		now := time.Now()
+		c.turn(now)
+		if c.own.add(0, connectionPardon, now); !c.exempt {
+			c.debts.charge(c.address, c.own.owed, now)
+		}
+	})
+	return c.Conn.Close()
+}
+
+const (
+	// earned is what a request that is answered is worth, and earnedByte what each
+	// byte of its body is: more than reading them costs.
+	earned     = time.Millisecond
+	earnedByte = 10 * time.Nanosecond
+	// givenUp is what a request costs whose client does not wait for the answer,
+	// with a nanosecond for each byte that was sent, and tooLarge one that is.
+	givenUp  = time.Millisecond
+	tooLarge = 5 * time.Millisecond
+	// bulkyByte is what each byte of a request's head costs from bulkyHead on: much of
+	// it is unpacked at once, for which a turn is too short.
+	bulkyByte = 20 * time.Nanosecond
+	bulkyHead = 32 << 10
+	// lasting is how long requests last that may be given up for nothing: watches
+	// are, in the end.
+	lasting = 10 * time.Second
+)
+
+// answered counts what a request was worth, or has cost.
+func (c *debtor) answered(r *http.Request, o *outcome) {
+	now := time.Now()
+	head := headOf(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if head > bulkyHead {
+		c.own.add(time.Duration(head)*bulkyByte, connectionPardon, now)
+	}
+	switch {
+	case o.hijacked:
+		c.exempt = true // what is said on it now is no request
+	case r.Context().Err() != nil:
+		if now.Sub(o.begun) < lasting {
+			c.own.add(givenUp+time.Duration(o.bytes)*time.Nanosecond, connectionPardon, now)
+		}
+		return
+	}
+	switch o.code {
+	case http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
+		c.own.add(tooLarge, connectionPardon, now)
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests:
+	default:
+		c.own.add(-earned-time.Duration(max(r.ContentLength, 0))*earnedByte, connectionPardon, now)
+		c.debts.charge(c.address, -c.greeting, now)
+		c.greeting = 0
+	}
+}
+
+// headOf is about how long the head of r was, in bytes.
+func headOf(r *http.Request) int {
+	size := len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+	}
+	return size
+}
+
+// outcome is what became of a request.
+type outcome struct {
+	http.ResponseWriter
+	begun    time.Time
+	code     int
+	bytes    int64
+	hijacked bool
+}
+
+// Unwrap lets http.ResponseController reach what is not watched.
+func (o *outcome) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+func (o *outcome) WriteHeader(code int) {
+	if o.code == 0 && code >= http.StatusOK {
+		o.code = code
+	}
+	o.ResponseWriter.WriteHeader(code)
+}
+
+func (o *outcome) Write(p []byte) (int, error) {
+	n, err := o.ResponseWriter.Write(p)
+	o.bytes += int64(n)
+	return n, err
+}
+
+// Hijack takes the connection out of what is counted.
+func (o *outcome) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	o.hijacked = true
+	return http.NewResponseController(o.ResponseWriter).Hijack()
+}
+
+type debtorKey struct{}
+
+// withDebtor lets requests on c be counted.
+func withDebtor(ctx context.Context, c net.Conn) context.Context {
+	t, ok := c.(*tls.Conn)
+	if !ok {
+		return ctx
+	}
+	if g, ok := t.NetConn().(*gatheringConn); ok {
+		if d, ok := g.Conn.(*debtor); ok {
+			return context.WithValue(ctx, debtorKey{}, d)
+		}
+	}
+	return ctx
+}
+
+// counting tells connections what becomes of their requests.
+func counting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := r.Context().Value(debtorKey{}).(*debtor)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		o := &outcome{ResponseWriter: w, begun: time.Now()}
+		defer c.answered(r, o)
+		next.ServeHTTP(o, r)
+	})
+}
