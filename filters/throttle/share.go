@@ -51,6 +51,9 @@ const (
 	// it may have of what all of a cluster lives on.
 	shareOf = 6
 	vitalOf = 1
+	// bulkyOf is what it may have of requests with large headers that are over soon: one
+	// at a time.
+	bulkyOf = 1
 )
 
 // Share is the filter that shares the proxy out among its callers, whatever
@@ -80,6 +83,8 @@ const (
 	vital    kind = "vital"
 	streams  kind = "streams"
 	bulky    kind = "bulky"
+	// bulkyStreams keep their headers for long.
+	bulkyStreams kind = "bulky-streams"
 )
 
 // sharing names the limits of Share among those of policies. No policy has a
@@ -91,13 +96,13 @@ func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
 	f := &Share{limiter: l, pressure: p, seed: maphash.MakeSeed(), kinds: map[kind]bounds{}}
 	for k, most := range map[kind]int{
 		ordinary: cmp.Or(s.Requests, 1000), lists: cmp.Or(s.Lists, 256), vital: cmp.Or(s.Vital, 500),
-		streams: cmp.Or(s.Streams, 20000), bulky: bulkyShare,
+		streams: cmp.Or(s.Streams, 20000), bulky: bulkyShare, bulkyStreams: bulkyShare,
 	} {
 		l := limit.Limit{
 			Policy: sharing, ID: string(k), InFlight: &limit.InFlight{Max: most}, OnExceed: limit.Delay, MaxDelay: shareDelay,
 			Applies: limit.Client, Message: "the proxy is busy: it has as many " + string(k) + " as it takes at a time",
 		}
-		if k == streams || k == bulky {
+		if k == streams || k == bulky || k == bulkyStreams {
 			l.OnExceed = limit.Reject // who waits keeps what it sent in memory
 		}
 		one := l
@@ -110,8 +115,11 @@ func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
 
 // eighths are what one caller may have of a kind.
 func eighths(k kind) int {
-	if k == vital {
+	switch k {
+	case vital:
 		return vitalOf
+	case bulky:
+		return bulkyOf
 	}
 	return shareOf
 }
@@ -171,8 +179,11 @@ func cutAfter(w http.ResponseWriter, d time.Duration) (over func()) {
 // limits are those of all callers and those of one.
 func (f *Share) limits(k kind, flow string, bulk bool) []limit.Limit {
 	of := f.kinds[k].append(make([]limit.Limit, 0, 4), flow)
-	if bulk {
-		of = f.kinds[bulky].append(of, flow)
+	switch {
+	case bulk && k == streams:
+		return f.kinds[bulkyStreams].append(of, flow)
+	case bulk:
+		return f.kinds[bulky].append(of, flow)
 	}
 	return of
 }

@@ -167,13 +167,14 @@ func TestWhatHasNoRoomIsRefused(t *testing.T) {
 		most   int
 		wait   time.Duration
 	}{
-		"watches": {oneRule, "", 3, 0},
-		"bulky":   {onePod, strings.Repeat("x", bulkyHeader), bulkyShare * shareOf / 8, 0},
-		"lists":   {allPods, "", 3, shareDelay},
+		"watches":       {oneRule, "", 30, 0},
+		"bulky":         {onePod, strings.Repeat("x", bulkyHeader), 1, 0},
+		"bulky-watches": {oneRule, strings.Repeat("x", bulkyHeader), bulkyShare * shareOf / 8, 0},
+		"lists":         {allPods, "", 3, shareDelay},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, h := share(Shares{Streams: 4, Lists: 4}), &held{release: make(chan struct{})}
+				f, h := share(Shares{Streams: 40, Lists: 4}), &held{release: make(chan struct{})}
 				var all []chan error
 				for range of.most {
 					w, r := from(t, "10.0.0.9", "", of.path)
