@@ -65,11 +65,13 @@ func TestAbuseHarmsNobodyElse(t *testing.T) {
 	}
 	p := proxy.New(t, proxy.Options{
 		Kubeconfig: world.KubeconfigPath(), Env: []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", heapLimit)},
-		Flags: []string{"--policy-dir=" + dir, "--cache-memory-limit=64Mi", "--max-connections=2000"},
+		Flags: append([]string{"--policy-dir=" + dir, "--cache-memory-limit=64Mi", "--max-connections=2000", "--profiling"},
+			strings.Fields(os.Getenv("PORTICO_ABUSE_FLAGS"))...),
 	})
-	kinds := slices.Sorted(maps.Keys(attacks))
-	long := os.Getenv("PORTICO_ABUSE") != ""
+	kinds := chosen()
+	long := os.Getenv("PORTICO_ABUSE") != "" && os.Getenv("PORTICO_ABUSE_ONLY") == ""
 	length := lengthOf(t) / time.Duration(len(kinds)+2)
+	nothing := floor(t)
 	through, direct := p.Config(world.Token("admin")), world.ConfigFor(world.Token("admin"))
 	quiet := work(t, through, length)
 	t.Logf("%-14s %s", "quiet", quiet)
@@ -79,17 +81,31 @@ func TestAbuseHarmsNobodyElse(t *testing.T) {
 		if len(attack) > 1 {
 			name = "all"
 		}
-		got := under(t, attack, through, length)
-		t.Logf("%-14s %s; p99 %.1f x; resident at most %d MiB", name, got, float64(got.at(0.99))/float64(quiet.at(0.99)), peak(t, p))
+		done := profile(t, p, name, length)
+		got, cost := under(t, attack, through, through, length)
+		done()
+		t.Logf("%-14s %s; p99 %.1f x; resident at most %d MiB; %s", name, got, float64(got.at(0.99))/float64(quiet.at(0.99)), peak(t, p), cost)
 		if most := peak(t, p); most > peakLimit && !proxy.Race {
 			t.Fatalf("%s: the proxy takes %d MiB, and may take %d", name, most, peakLimit)
 		}
 		if long {
-			t.Logf("%-14s %s", "directly", under(t, attack, direct, length))
+			got, cost := under(t, attack, direct, direct, length)
+			t.Logf("%-14s %s; p99 %.1f x; %s", "directly", got, float64(got.at(0.99))/float64(quiet.at(0.99)), cost)
+			got, cost = under(t, attack, nothing, through, length)
+			t.Logf("%-14s %s; p99 %.1f x; %s", "elsewhere", got, float64(got.at(0.99))/float64(quiet.at(0.99)), cost)
 		}
 	}
 	settle(t, p, "go_goroutines", goroutines+100)
 	settle(t, p, "process_open_fds", files+100)
+}
+
+// chosen are the kinds that PORTICO_ABUSE_KINDS names, or all.
+func chosen() []string {
+	all := slices.Sorted(maps.Keys(attacks))
+	if only := strings.Fields(os.Getenv("PORTICO_ABUSE_KINDS")); len(only) > 0 {
+		return slices.DeleteFunc(all, func(kind string) bool { return !slices.Contains(only, kind) })
+	}
+	return all
 }
 
 // one makes a set of each kind.
@@ -121,12 +137,15 @@ func fill(t *testing.T) {
 	}
 }
 
-// under is how a caller fares with a server that is attacked.
-func under(t *testing.T, attack []string, server *rest.Config, length time.Duration) times {
+// under is how a caller fares with a server while this or another is attacked, and
+// which part of a processor each process takes.
+func under(t *testing.T, attack []string, attacked, server *rest.Config, length time.Duration) (times, string) {
 	t.Helper()
-	stop := attackBy(t, server, attack)
+	stop := attackBy(t, attacked, attack)
 	defer stop()
-	return work(t, server, length)
+	before, begun := children(t), time.Now()
+	took := work(t, server, length)
+	return took, children(t).since(before, time.Since(begun))
 }
 
 // attackBy runs an attacking process until stop.

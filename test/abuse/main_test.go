@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if as := os.Getenv(attackEnv); as != "" {
 		os.Exit(attackAs(as))
 	}
+	if as := os.Getenv(floorEnv); as != "" {
+		os.Exit(serveAs(as))
+	}
 	var err error
 	world, err = controlplane.Start(context.Background(), controlplane.Options{Log: os.Stderr, Users: []controlplane.User{{Name: "mallory", Groups: []string{"system:masters"}}}})
 	if err != nil {
