@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -77,11 +78,23 @@ func local(s *Source) (Content, error) {
 
 func readFile(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Clean(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, missing(name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read it: %w", err)
 	}
 	defer f.Close()
 	return readAll(f)
+}
+
+// missing says where a file was looked for: whoever wrote the name sits at another
+// machine than the one that reads it, most of the time.
+func missing(name string) error {
+	if whole, err := filepath.Abs(name); err == nil {
+		name = whole
+	}
+	return fmt.Errorf("%w: %s was looked for where the proxy runs, on its machine or in its container; put it there, and it is taken", fs.ErrNotExist, name)
 }
 
 func readAll(r io.Reader) ([]byte, error) {

@@ -273,7 +273,7 @@ func TestChangedFilesAreNoticed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
 	l, again := fetching(t, Options{})
 	p := fromSource(v1alpha1.RegoSource{File: file, Package: "shop"})
-	inForce(t, l, again, p, "no such file")
+	inForce(t, l, again, p, "file does not exist")
 	if err := os.WriteFile(file+".new", packed(t, shop, ""), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ type shelf struct {
 	key    string
 	module *Module // the last good one, which has key; nil if there was none
 	bad    string  // the key of what was not good, if that is newer
-	err    error   // of bad
+	err    error   // of bad, or why there is nothing to be bad
 	took   time.Duration
 	// looksUp is what the module may.
 	looksUp []v1alpha1.ContextResource
@@ -212,13 +212,9 @@ func (s *shelf) wait(w *v1alpha1.WasmFilter, why error, found config.Findings) {
 
 // update makes the shelf hold what w asks for, or leaves what it holds.
 func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) error {
-	source, err := sourceOf(&w.Spec.Source)
+	content, err := l.contentOf(w)
 	if err != nil {
-		return err
-	}
-	content, err := l.fetcher.Content(source)
-	if err != nil {
-		return err
+		return s.lacks(err)
 	}
 	key := keyOf(w, content.Identity)
 	if s.module != nil && s.key == key {
@@ -234,7 +230,7 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	}
 	code, err := content.Read()
 	if err != nil {
-		return err
+		return s.lacks(err)
 	}
 	began := time.Now()
 	spec := SpecOf(w, code)
@@ -249,6 +245,20 @@ func (l *Library) update(ctx context.Context, w *v1alpha1.WasmFilter, s *shelf) 
 	s.drop(ctx)
 	*s = shelf{key: key, module: m, took: time.Since(began), looksUp: w.Spec.ContextResources}
 	return nil
+}
+
+// lacks notes why there is no code, which may come by itself.
+func (s *shelf) lacks(err error) error {
+	s.bad, s.err = "", err
+	return err
+}
+
+func (l *Library) contentOf(w *v1alpha1.WasmFilter) (fetch.Content, error) {
+	source, err := sourceOf(&w.Spec.Source)
+	if err != nil {
+		return fetch.Content{}, err
+	}
+	return l.fetcher.Content(source)
 }
 
 // known is what w may look up; nil is nothing.

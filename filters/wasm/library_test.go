@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -122,6 +123,34 @@ func TestBindingsWithoutModuleFailClosed(t *testing.T) {
 	var none *Library
 	if f, _ := none.Compile(snapshot(bindingTo("any"))); post(t, f, plainPod).Code != 503 {
 		t.Error("without a library requests pass")
+	}
+}
+
+// TestFilesThatAreNotThereAreToldOf by the filter and by what is bound to it.
+func TestFilesThatAreNotThereAreToldOf(t *testing.T) {
+	l, _ := shelfOf(t, Options{})
+	path := filepath.Join(t.TempDir(), "guest.wasm")
+	w, b := wasmFilter("labels", v1alpha1.WasmSource{File: path}), bindingTo("labels")
+	_, found := l.Compile(snapshot(w, b))
+	for kind, of := range map[string]runtime.Object{config.Compiled: w, config.Programmed: b} {
+		got := isIn(found, of, kind)
+		if got.Status != metav1.ConditionFalse || !strings.Contains(got.Message, "file does not exist: "+path+" was looked for where the proxy runs") {
+			t.Errorf("got %+v", got)
+		}
+	}
+	// What was bad once is not taken for what is missing now.
+	bad := func() error { return os.WriteFile(path, []byte("bad"), 0o600) }
+	for _, step := range []struct {
+		do   func() error
+		want string
+	}{{bad, "compile filter"}, {func() error { return os.Remove(path) }, "file does not exist"}, {bad, "compile filter"}} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		_, found = l.Compile(snapshot(w, b))
+		if got := isIn(found, b, config.Programmed); !strings.Contains(got.Message, step.want) {
+			t.Errorf("want %q: got %+v", step.want, got)
+		}
 	}
 }
 
