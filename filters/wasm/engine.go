@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
@@ -171,7 +170,7 @@ func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
 }
 
 func (m *Module) start(ctx context.Context) error {
-	if err := m.ungranted(); err != nil {
+	if err := m.imports(); err != nil {
 		return err
 	}
 	if err := m.exports(); err != nil {
@@ -187,34 +186,6 @@ func (m *Module) start(ctx context.Context) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop
 	m.done.Go(func() { m.replace(life) })
-	return nil
-}
-
-// exports looks at what the module offers.
-func (m *Module) exports() error {
-	if m.spec.class().handler {
-		return m.handles()
-	}
-	functions := m.compiled.ExportedFunctions()
-	if functions[abi.ExportMarker] == nil || m.compiled.ExportedMemories()[abi.ExportMemory] == nil {
-		return errNoMarker
-	}
-	for name, has := range map[string]*bool{
-		abi.ExportConfigure: new(bool), abi.ExportOnRequest: &m.onRequest, abi.ExportOnObject: &m.onObject, abi.ExportOnEnd: &m.onEnd,
-	} {
-		f := functions[name]
-		if f == nil {
-			continue
-		}
-		results := []api.ValueType{api.ValueTypeI32}
-		if name == abi.ExportOnEnd {
-			results = nil
-		}
-		if len(f.ParamTypes()) > 0 || !slices.Equal(f.ResultTypes(), results) {
-			return fmt.Errorf("export %s has not the signature of portico.v1", name)
-		}
-		*has = true
-	}
 	return nil
 }
 

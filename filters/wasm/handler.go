@@ -2,8 +2,6 @@ package wasm
 
 import (
 	"context"
-	"fmt"
-	"slices"
 
 	"github.com/tetratelabs/wazero/api"
 
@@ -27,15 +25,15 @@ func (m *Module) handles() error {
 	if m.compiled.ExportedMemories()[abi.ExportMemory] == nil {
 		return errNoHandler
 	}
-	for name, want := range map[string]struct{ params, results []api.ValueType }{
+	for name, want := range map[string]signature{
 		exportHandleRequest: {nil, []api.ValueType{i64}}, exportHandleResponse: {types(2), nil},
 	} {
 		f := m.compiled.ExportedFunctions()[name]
 		if f == nil {
 			return errNoHandler
 		}
-		if !slices.Equal(f.ParamTypes(), want.params) || !slices.Equal(f.ResultTypes(), want.results) {
-			return fmt.Errorf("export %s has not the signature of http_handler", name)
+		if err := want.check(handlerModule, name, f); err != nil {
+			return err
 		}
 	}
 	for _, f := range m.compiled.ImportedFunctions() {

@@ -51,13 +51,39 @@ func TestHostileGuestsFailAlone(t *testing.T) {
 	}
 }
 
+// TestGuestsMayExportMore has functions of a guest's own, with names of its own.
+func TestGuestsMayExportMore(t *testing.T) {
+	code := hostile(t, `HOST(now_ms) long long now_ms(void);
+EXPORT(once) int a(void) { return 0; } EXPORT(send) int b(void) { return 0; } EXPORT(_end) int c(void) { return 0; } EXPORT(configuration) int d(void) { return 0; }
+EXPORT(on_request) int f(void) { return (int)now_ms() * 0; }`)
+	if err := Check(t.Context(), code); err != nil {
+		t.Error(err)
+	}
+	if err := Check(t.Context(), fromC(t, handlerInC)); err != nil {
+		t.Error(err)
+	}
+	if err := Check(t.Context(), []byte("hello")); err == nil {
+		t.Error("what is no module passes")
+	}
+}
+
 func TestGuestsThatAreNoneAreRefused(t *testing.T) {
 	tests := map[string]struct{ source, want string }{
 		"not-granted": {`HOST(kv_add) long long kv_add(void*, int, long long, long long); EXPORT(on_request) int f(void) { return (int)kv_add(0, 0, 1, 1); }`, `add "kv" to spec.capabilities`},
 		"no-clock":    {`HOST(now_ms) long long now_ms(void); EXPORT(on_request) int f(void) { return (int)now_ms(); }`, "now_ms"},
 		"unknown":     {`HOST(open) int o(void); EXPORT(on_request) int f(void) { return o(); }`, "open"},
-		"signature":   {`EXPORT(on_request) int f(int a) { return a; }`, "signature"},
-		"start-loops": {`static volatile int x; EXPORT(configure) int f(void) { __builtin_trap(); }`, "configure the module"},
+		"misspelt":    {`HOST(object_got) int o(void); EXPORT(on_request) int f(void) { return o(); }`, "it imports object_got, which portico.v1 does not have: did you mean object_get?"},
+		"mistaken":    {`HOST(warn) int w(void); EXPORT(on_request) int f(void) { return w(); }`, "it imports warn as () -> (i32), and in portico.v1 that is (i32, i32) -> ()"},
+		"signature":   {`EXPORT(on_request) int f(int a) { return a; }`, "export on_request is a function (i32) -> (i32), and portico.v1 calls it as () -> (i32)"},
+		"result":      {`EXPORT(on_end) int f(void) { return 0; }`, "export on_end is a function () -> (i32), and portico.v1 calls it as () -> ()"},
+		"initialize":  {`EXPORT(_initialize) int g(void) { return 0; } EXPORT(on_request) int f(void) { return 0; }`, "export _initialize"},
+		"objekt":      {`EXPORT(on_objekt) int g(void) { return 0; } EXPORT(on_request) int f(void) { return 0; }`, "it exports on_objekt, which portico.v1 does not have, so nobody would call it: did you mean on_object?"},
+		"objects":     {`EXPORT(on_objects) int g(void) { return 0; }`, "did you mean on_object?"},
+		"camel":       {`EXPORT(onRequest) int g(void) { return 0; } EXPORT(on_object) int f(void) { return 0; }`, "did you mean on_request?"},
+		"other-event": {`EXPORT(on_delete) int g(void) { return 0; } EXPORT(on_object) int f(void) { return 0; }`, "it exports on_delete"},
+		"configured":  {`EXPORT(configuer) int g(void) { return 0; } EXPORT(on_object) int f(void) { return 0; }`, "did you mean configure?"},
+		"idle":        {`EXPORT(configure) int g(void) { return 0; } EXPORT(request) int f(void) { return 0; }`, "none of on_request, on_object and on_end"},
+		"start-loops": {`static volatile int x; EXPORT(configure) int f(void) { __builtin_trap(); } EXPORT(on_end) void g(void) {}`, "configure the module"},
 		"too-large":   {`static volatile char big[32 << 20]; EXPORT(on_request) int f(void) { return big[9]; }`, "memory"},
 	}
 	for name, tt := range tests {
@@ -68,6 +94,11 @@ func TestGuestsThatAreNoneAreRefused(t *testing.T) {
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error about %q", err, tt.want)
+			}
+			if strings.Contains(tt.want, "did you mean") {
+				if err := Check(t.Context(), hostile(t, tt.source)); err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("when it is built: got %v", err)
+				}
 			}
 		})
 	}

@@ -111,7 +111,8 @@ func TestWhatIsNotKnownIsNoAnswer(t *testing.T) {
 
 func TestNothingIsLookedUpWhileAGuestIsConfigured(t *testing.T) {
 	s := spec(hostile(t, `HOST(lookup) long long lookup(void*, int, void*, int, void*, int, void*, int, void*, int);
-EXPORT(configure) int f(void) { lookup("namespaces", 10, 0, 0, "shop", 4, 0, 0, 0, 0); return 0; }`))
+EXPORT(configure) int f(void) { lookup("namespaces", 10, 0, 0, "shop", 4, 0, 0, 0, 0); return 0; }
+EXPORT(on_end) void g(void) {}`))
 	s.Capabilities, s.Known = []abi.Capability{abi.CapabilityLookup}, NewKnown(declared)
 	if err := s.Known.Set(nil); err != nil {
 		t.Fatal(err)
