@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -119,10 +120,20 @@ func (o *devOptions) prepare() error {
 	if err != nil {
 		return fmt.Errorf("make log file: %w", err)
 	}
-	klog.LogToStderr(false)
-	klog.SetOutput(log)
+	logOnlyTo(log)
 	ctrl.SetLogger(klog.Background())
 	return nil
+}
+
+// logOnlyTo has each line written once. As it comes, klog writes an error into the
+// logs of all severities below it, which are one here, and to the screen.
+func logOnlyTo(log io.Writer) {
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	for name, value := range map[string]string{"logtostderr": "false", "one_output": "true", "stderrthreshold": "FATAL"} {
+		_ = flags.Set(name, value) // they are klog's own
+	}
+	klog.SetOutput(log)
 }
 
 func (o *devOptions) proxyOptions(behind *devUpstream) proxyOptions {

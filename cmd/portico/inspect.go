@@ -38,7 +38,7 @@ func newInspectStreamsCommand() *cobra.Command {
 		Long: `Show the collections that a proxy has in memory: how many objects and bytes, how
 much of their history, who is reading, which resourceVersion they have reached,
 and how long ago the API server last proved that this is the newest, and how many
-requests the API server has been spared.`,
+requests the API server has been spared (0 until more than to load them has cost).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			infos, err := fetchStreams(cmd, address)
@@ -93,7 +93,7 @@ func printStreams(out io.Writer, infos []cache.StreamInfo) error {
 			continue
 		}
 		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%d\n", i.Objects, i.Bytes, i.Events, i.EventBytes, i.Readers, i.Watchers,
-			i.ResourceVersion, i.Oldest, i.Age.Round(time.Second), i.Saved)
+			i.ResourceVersion, i.Oldest, i.Age.Round(time.Second), max(i.Saved, 0))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print streams: %w", err)
