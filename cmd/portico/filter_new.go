@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/portico-proxy/portico/plugins/abi/languages"
 )
 
 // templates are the files of a new filter, by language; those beside the
@@ -21,10 +23,25 @@ var templates embed.FS
 
 // newFilter is what the files of a new filter speak of.
 type newFilter struct {
-	Name, Dir         string
-	Go, Version       string // of the language, and of this module
-	Replace           string // where this module is instead
-	Warning, language string
+	Name, Dir   string
+	Go, Version string // of the language, and of this module
+	Replace     string // where this module is instead
+	Warning     string // what the filter says first
+
+	language string
+}
+
+// An authorship is what there is of a language besides its templates.
+type authorship struct {
+	warning string
+	host    string // the file of what guests import, if it is copied
+}
+
+var authorships = map[string]authorship{
+	"go":             {warning: "Careful, jane: this cannot be undone"},
+	"c":              {"Careful", "portico.h"},
+	"rust":           {"Careful", "portico.rs"},
+	"assemblyscript": {"Careful", "portico.ts"},
 }
 
 func newFilterNewCommand() *cobra.Command {
@@ -36,6 +53,9 @@ func newFilterNewCommand() *cobra.Command {
 test, the cases of "portico filter test", and the policy that runs it.`,
 		Example: `  portico filter new labels && cd labels
   go mod tidy && go test ./...
+  portico filter build && portico filter test
+
+  portico filter new labels --language=rust && cd labels
   portico filter build && portico filter test`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,12 +65,12 @@ test, the cases of "portico filter test", and the policy that runs it.`,
 			return f.write(cmd)
 		},
 	}
-	cmd.Flags().StringVar(&f.language, "language", "go", "Language of the filter: go or c.")
+	cmd.Flags().StringVar(&f.language, "language", "go", "Language of the filter: go, c, rust or assemblyscript.")
 	cmd.Flags().StringVar(&f.Replace, "replace", "", "Checkout of Portico to take the Go SDK from, instead of the released one.")
 	return cmd
 }
 
-var errLanguage = errors.New("--language is go or c")
+var errLanguage = errors.New("--language is go, c, rust or assemblyscript")
 
 func (f *newFilter) describe(dir string) (err error) {
 	if f.Dir, err = filepath.Abs(dir); err != nil {
@@ -68,12 +88,8 @@ func (f *newFilter) describe(dir string) (err error) {
 	if v, _, _ := strings.Cut(version(), "+"); strings.HasPrefix(v, "v") {
 		f.Version = v
 	}
-	switch f.language {
-	case "go":
-		f.Warning = "Careful, jane: this cannot be undone"
-	case "c":
-		f.Warning = "Careful"
-	default:
+	a, known := authorships[f.language]
+	if f.Warning = a.warning; !known {
 		return errLanguage
 	}
 	return nil
@@ -93,7 +109,25 @@ func (f *newFilter) write(cmd *cobra.Command) error {
 			return err
 		}
 	}
+	if err := f.copyHost(authorships[f.language].host); err != nil {
+		return err
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s has a filter to begin with\n", f.Dir)
+	return nil
+}
+
+// copyHost puts beside the filter what it imports. "" is nothing.
+func (f *newFilter) copyHost(name string) error {
+	if name == "" {
+		return nil
+	}
+	text, err := languages.Files.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("read what guests import: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(f.Dir, name), text, 0o644); err != nil { //nolint:gosec // it is no secret
+		return fmt.Errorf("write the filter: %w", err)
+	}
 	return nil
 }
 

@@ -47,6 +47,50 @@ func TestNewFilterHasANameThatAPolicyMayHave(t *testing.T) {
 	}
 }
 
+// TestNewFiltersAreBuiltAndPassTheirCases is about what "filter new" writes; of Go
+// docs/write-a-wasm-filter.md tells, which is tested too.
+func TestNewFiltersAreBuiltAndPassTheirCases(t *testing.T) {
+	for language, a := range authorships {
+		if a.host == "" {
+			continue
+		}
+		t.Run(language, func(t *testing.T) {
+			tck.Guest(t, language) // skips where there is no toolchain
+			dir := filepath.Join(t.TempDir(), "labels")
+			if out, err := portico(t, "filter", "new", dir, "--language="+language); err != nil {
+				t.Fatalf("%v, %s", err, out)
+			}
+			if out, err := portico(t, "filter", "build", dir); err != nil || !strings.Contains(out, "filter.wasm: ") {
+				t.Fatalf("%v, %s", err, out)
+			}
+			out, err := portico(t, "filter", "test", "--wasm="+filepath.Join(dir, "filter.wasm"), "--policy="+filepath.Join(dir, "policy.yaml"), "--cases="+filepath.Join(dir, "cases.yaml"))
+			if err != nil || strings.Count(out, "ok    ") != 4 {
+				t.Errorf("%v, %s", err, out)
+			}
+		})
+	}
+}
+
+func TestFilterBuildRefusesWhatAProxyWould(t *testing.T) {
+	tck.Guest(t, "c") // skips where there is no clang
+	dir := filepath.Join(t.TempDir(), "labels")
+	if _, err := portico(t, "filter", "new", dir, "--language=c"); err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(dir, "filter.c")
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	misspelt := strings.Replace(string(text), "i32 on_object(", "PORTICO_GUEST(on_objekt) i32 on_objekt(", 1)
+	if err := os.WriteFile(source, []byte(misspelt), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := portico(t, "filter", "build", dir); err == nil || !strings.Contains(err.Error(), "did you mean on_object?") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
 func TestFilterCasesMustHold(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

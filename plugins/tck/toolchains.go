@@ -59,8 +59,14 @@ func FromC(tb testing.TB, source string) []byte {
 		}
 	}
 	return built(tb, func(out string) *exec.Cmd {
-		return exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
+		return exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-I", headers(), "-o", out, source)
 	})
+}
+
+// headers is where guests in C find portico.h.
+func headers() string {
+	_, here, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(here), "..", "abi", "languages")
 }
 
 // FromGo builds a guest from a directory.

@@ -19,7 +19,7 @@ var anything = []string{"."}
 
 // roads are looked up from the top: the first that fits a package is its own.
 var roads = []arrow{
-	{"cmd", []string{"filters", "core", "crds", "bpf"}, "a command wires rooms together"},
+	{"cmd", []string{"filters", "core", "crds", "bpf", "plugins/abi"}, "a command wires rooms together"},
 	{"filters/*", []string{"core", "crds", "plugins/abi"}, "what a filter learns for another travels in the request's context"},
 	{"filters", []string{"core", "crds"}, "the chain knows the filters and what they need"},
 	{"core/pipeline", nil, "whoever writes a filter should have to read nothing else"},

@@ -1,11 +1,9 @@
 // The guest that the cases of plugins/tck speak of, in AssemblyScript. It is built by
 //
 //	asc guest.ts -O3 --runtime stub --use abort= -o guest.wasm
-import { ABSENT, ARRAY, fail, Found, OBJECT, refuse, remove, set, STRING, text, warn } from "./portico";
+import { ABSENT, ARRAY, fail, Found, GROUPS, OBJECT, PATCH_FORBIDDEN, refuse, remove, set, STRING, text, USER, warn } from "../../../abi/languages/portico";
 
-const USER: u32 = 1;
-const GROUPS: u32 = 3;
-const FORBIDDEN: i32 = 3;
+export { portico_abi_v1 } from "../../../abi/languages/portico";
 
 const found = new Found(256), case_ = new Found(64);
 const xCase = text("X-Case"), authorization = text("authorization"), fieldManager = text("fieldManager");
@@ -15,8 +13,6 @@ const all = text(""), greeting = text("/greeting"), noObject = text("the configu
 const forbidden = text("Forbidden"), tooMany = text("TooManyRequests"), notHere = text("not here"), slower = text("slower"), hidden = text("hidden");
 const hide = text("/metadata/labels/hide"), team = text("/metadata/labels/team"), secret = text("/metadata/annotations/secret"), name = text("/metadata/name");
 const yes = text("yes"), rename = text("rename"), other = text('"other"'), web = text('"web"');
-
-export function portico_abi_v1(): void {}
 
 export function configure(): i32 {
   if (found.config(all).kind == OBJECT) return 0;
@@ -39,7 +35,7 @@ export function on_request(): i32 {
 export function on_object(): i32 {
   const hides = found.object(hide).kind == STRING;
   if (hides && found.text.is(yes)) return refuse(403, forbidden, hidden, 0);
-  if (hides && found.text.is(rename)) return set(name, other) == FORBIDDEN ? 0 : 9;
+  if (hides && found.text.is(rename)) return set(name, other) == PATCH_FORBIDDEN ? 0 : 9;
   if (found.object(secret).kind != ABSENT) return remove(secret) == 0 ? 2 : 9;
   if (found.object(team).kind != ABSENT) return 0;
   return set(team, web) == 0 ? 2 : 9;

@@ -1,16 +1,14 @@
 // The guest that the cases of plugins/tck about lookup speak of, in AssemblyScript.
-import { ABSENT, Found, set, STRING, Text, text, warn } from "./portico";
+import { ABSENT, Found, NAMESPACE, set, STRING, Text, text, warn } from "../../../abi/languages/portico";
 
-const NAMESPACE: u32 = 10;
+export { portico_abi_v1 } from "../../../abi/languages/portico";
 
 const found = new Found(256), case_ = new Found(64), here = new Found(64);
 const xCase = text("X-Case"), label = text("label"), nested = text("nested"), missing = text("missing"), undeclared = text("undeclared"), inBank = text("elsewhere");
 const namespaces = text("namespaces"), deployments = text("deployments.apps"), secrets = text("secrets");
 const none = text(""), web = text("web"), token = text("token"), bank = text("bank"), elsewhere = text("elsewhere");
 const team = text("/metadata/labels/team"), kind = text("/spec/template/kind"), notThere = text("none"), notDeclared = text("not declared");
-const quoted = new Text(changetype<usize>(new ArrayBuffer(258)), 0);
-
-export function portico_abi_v1(): void {}
+const quoted = new Text(new ArrayBuffer(258), 0);
 
 export function on_request(): i32 {
   const asked = case_.header(xCase).text, space = here.attr(NAMESPACE).text;
