@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,12 +14,14 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-	"github.com/google/go-cmp/cmp"
+	diff "github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
+	kwatch "k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/yaml"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/document"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
@@ -36,21 +39,31 @@ var errHandlerCases = errors.New("cases are for modules of PorticoV1: try one of
 
 // A filterCase is what a filter is asked, and what it shall answer.
 type filterCase struct {
-	Name    string           `json:"name"`
-	Request wasm.Described   `json:"request"`
-	Object  *json.RawMessage `json:"object,omitempty"`
+	Name string `json:"name"`
+	// Phase is Restrict, which is what it is without one, or View.
+	Phase   v1alpha1.FilterPhase `json:"phase,omitempty"`
+	Request wasm.Described       `json:"request"`
+	Object  *json.RawMessage     `json:"object,omitempty"`
+	// Previous is what a watcher of phase View has the object from: without an object,
+	// it was deleted.
+	Previous *json.RawMessage `json:"previous,omitempty"`
 	// Known are the objects that can be looked up, by their resource.
 	Known map[string][]json.RawMessage `json:"known,omitempty"`
 	Want  filterAnswer                 `json:"want"`
 }
 
 // A filterAnswer is empty for a request that passes unchanged and an object that
-// is kept.
+// is kept, or shown, as it is.
 type filterAnswer struct {
 	Refused  *wasm.Denial     `json:"refused,omitempty"`
 	Warnings []string         `json:"warnings,omitempty"`
-	Object   *json.RawMessage `json:"object,omitempty"`
-	Error    string           `json:"error,omitempty"`
+	Dropped  bool             `json:"dropped,omitempty"` // of phase View
+	Event    kwatch.EventType `json:"event,omitempty"`   // that a watcher is sent
+	Object   *json.RawMessage `json:"object,omitempty"`  // if it is changed
+	// Fields are some of the object, by JSON pointers: those that are wanted, of the
+	// object as it was left. Null is for what is not there.
+	Fields map[string]*json.RawMessage `json:"fields,omitempty"`
+	Error  string                      `json:"error,omitempty"`
 }
 
 // trial is a module with its cases.
@@ -67,13 +80,9 @@ func (o *tried) begin(ctx context.Context, log io.Writer) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(o.cases)
-	if err != nil {
-		return nil, fmt.Errorf("read --cases: %w", err)
-	}
 	t := &trial{}
-	if t.cases, err = readCases(text); err != nil {
-		return nil, fmt.Errorf("read --cases=%s: %w", o.cases, err)
+	if t.cases, err = readCases(o.cases); err != nil {
+		return nil, fmt.Errorf("read --cases: %w", err)
 	}
 	if t.engine, err = wasm.NewEngine("", printed(log)); err != nil {
 		return nil, err
@@ -123,24 +132,93 @@ func (t *trial) ask(ctx context.Context, c *filterCase) (got filterAnswer) {
 	if err := t.known.Set(c.Known); err != nil {
 		return filterAnswer{Error: "known: " + err.Error()}
 	}
-	facts := c.Request.Facts()
-	v, err := t.module.Request(ctx, facts)
-	got.Refused, got.Warnings = v.Denial, v.Warnings
-	if err == nil && got.Refused == nil && c.Object != nil {
-		var o wasm.ObjectVerdict
-		o, err = t.module.Object(ctx, facts, wasm.Pair{Current: *c.Object})
-		got.Warnings = append(got.Warnings, o.Warnings...)
-		if got.Refused = o.Denial; o.Dropped && o.Denial == nil {
-			got.Refused = &wasm.Denial{}
-		}
-		if o.Patched != nil {
-			got.Object = new(json.RawMessage(o.Patched))
-		}
+	put := t.restrict
+	if c.Phase == v1alpha1.PhaseView {
+		put = t.view
 	}
+	got, err := put(ctx, c)
 	if err != nil {
 		got.Error = err.Error()
 	}
 	return got
+}
+
+// restrict puts a request to the module, and the object that it carries.
+func (t *trial) restrict(ctx context.Context, c *filterCase) (got filterAnswer, err error) {
+	facts := c.Request.Facts()
+	v, err := t.module.Request(ctx, facts)
+	got.Refused, got.Warnings = v.Denial, v.Warnings
+	if err != nil || got.Refused != nil || c.Object == nil {
+		return got, err
+	}
+	o, err := t.module.Object(ctx, facts, wasm.Pair{Current: *c.Object})
+	got.Warnings = append(got.Warnings, o.Warnings...)
+	got.Refused, got.Object = o.Refusal(), shown(o.Patched)
+	return got, err
+}
+
+func shown(object []byte) *json.RawMessage {
+	if object == nil {
+		return nil
+	}
+	return new(json.RawMessage(object))
+}
+
+// view shows the module an object of an answer, and to a watcher what it was before.
+func (t *trial) view(ctx context.Context, c *filterCase) (got filterAnswer, err error) {
+	var before, now wasm.ObjectVerdict
+	if c.Previous != nil {
+		if before, err = t.module.View(ctx, c.Request.Facts(), *c.Previous); err != nil {
+			return got, err
+		}
+	}
+	if c.Object != nil {
+		if now, err = t.module.View(ctx, c.Request.Facts(), *c.Object); err != nil {
+			return got, err
+		}
+	}
+	was, is := c.Previous != nil && !before.Dropped, c.Object != nil && !now.Dropped
+	got.Dropped, got.Object = !is && (now.Dropped || before.Dropped), shown(now.Patched)
+	switch {
+	case c.Previous == nil:
+	case was && is:
+		got.Event = kwatch.Modified
+	case is:
+		got.Event = kwatch.Added
+	case was: // it is sent as it was last seen
+		got.Event, got.Object = kwatch.Deleted, shown(before.Patched)
+	}
+	return got, nil
+}
+
+// failed says how the answer to a case is not the one that is wanted; "" if it is.
+func (c *filterCase) failed(got filterAnswer) string {
+	if len(c.Want.Fields) > 0 {
+		left := cmp.Or(got.Object, c.Object)
+		if got.Event == kwatch.Deleted {
+			left = cmp.Or(got.Object, c.Previous)
+		}
+		got.Fields = map[string]*json.RawMessage{}
+		for pointer := range c.Want.Fields {
+			got.Fields[pointer] = fieldOf(left, pointer)
+		}
+		if c.Want.Object == nil {
+			got.Object = nil // the fields are what is wanted of it
+		}
+	}
+	return differs(c.Want, got)
+}
+
+// fieldOf is what is at a pointer; nil is nothing, or null.
+func fieldOf(object *json.RawMessage, pointer string) *json.RawMessage {
+	if object == nil {
+		return nil
+	}
+	value, err := document.Get(*object, pointer)
+	if err != nil || string(value) == "null" {
+		return nil
+	}
+	return shown(value)
 }
 
 // differs says how an answer is not the one that is wanted. Objects are compared
@@ -149,7 +227,7 @@ func differs(want, got filterAnswer) string {
 	if same(want, got) {
 		return ""
 	}
-	return cmp.Diff(described(want), described(got))
+	return diff.Diff(described(want), described(got))
 }
 
 func same(a, b filterAnswer) bool { return reflect.DeepEqual(plain(a), plain(b)) }

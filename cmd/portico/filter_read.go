@@ -1,36 +1,64 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 
-	"sigs.k8s.io/yaml"
-
+	"github.com/portico-proxy/portico/core/document"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/filters/wasm"
 )
 
-// readCases reads the cases of a filter. An error says in which, and what there
-// may be in one.
-func readCases(text []byte) ([]filterCase, error) {
-	asJSON, err := yaml.YAMLToJSONStrict(text)
+var errNoCases = errors.New("it must be a list of cases, and has none")
+
+// readCases reads the cases of a filter.
+func readCases(name string) ([]filterCase, error) {
+	p, err := readPage(name)
 	if err != nil {
 		return nil, err
 	}
-	var raw []json.RawMessage
-	if err := json.Unmarshal(asJSON, &raw); err != nil {
-		return nil, fmt.Errorf("it must be a list of cases: %w", err)
+	var cases []filterCase
+	if err := p.into(&cases); err != nil {
+		return nil, err
 	}
-	cases := make([]filterCase, len(raw))
-	for i := range raw {
-		if err := yaml.UnmarshalStrict(raw[i], &cases[i]); err != nil {
-			var named struct{ Name string }
-			_ = json.Unmarshal(raw[i], &named) // it may have none
-			return nil, fmt.Errorf("case %d (%q): %w; %s", i+1, named.Name, err, whatCasesHave())
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("%s: %w; %s", name, errNoCases, whatCasesHave())
+	}
+	for i := range cases {
+		if err := cases[i].check(); err != nil {
+			return nil, fmt.Errorf("%s, case %q: %w", p.place(p.root.Content[i]), cases[i].Name, err)
 		}
 	}
 	return cases, nil
+}
+
+var (
+	errCasePhase    = errors.New("phase must be Restrict or View")
+	errCaseRestrict = errors.New("previous, and dropped and event of what is wanted, are for phase: View")
+	errCaseView     = errors.New("phase View is asked about an object: give object or previous")
+	errCaseAnswer   = errors.New("a module of phase View neither refuses nor warns: its answer is dropped, event, object or fields")
+)
+
+// check says what a case cannot be about.
+func (c *filterCase) check() error {
+	w := &c.Want
+	switch {
+	case c.Phase != "" && c.Phase != v1alpha1.PhaseRestrict && c.Phase != v1alpha1.PhaseView:
+		return errCasePhase
+	case c.Phase != v1alpha1.PhaseView && (c.Previous != nil || w.Dropped || w.Event != ""):
+		return errCaseRestrict
+	case c.Phase == v1alpha1.PhaseView && c.Object == nil && c.Previous == nil:
+		return errCaseView
+	case c.Phase == v1alpha1.PhaseView && (w.Refused != nil || len(w.Warnings) > 0):
+		return errCaseAnswer
+	}
+	for pointer := range w.Fields {
+		if !document.IsPointer(pointer) {
+			return fmt.Errorf("%q is no JSON pointer: begin it with /, as in /metadata/name", pointer)
+		}
+	}
+	return nil
 }
 
 func whatCasesHave() string {
@@ -39,11 +67,4 @@ func whatCasesHave() string {
 }
 
 // fieldsOf are the names of T's fields in JSON.
-func fieldsOf[T any]() string {
-	var names []string
-	for f := range reflect.TypeFor[T]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return strings.Join(names, ", ")
-}
+func fieldsOf[T any]() string { return namesOf(jsonFields(reflect.TypeFor[T]())) }

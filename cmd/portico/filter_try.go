@@ -22,7 +22,7 @@ what it answers with what is wanted. In --cases, ` + whatCasesHave() + `.`,
 		failed := false
 		for i := range t.cases {
 			c := &t.cases[i]
-			if diff := differs(c.Want, t.ask(cmd.Context(), c)); diff != "" {
+			if diff := c.failed(t.ask(cmd.Context(), c)); diff != "" {
 				failed = true
 				fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s (-want +got)\n%s\n", c.Name, diff)
 				continue

@@ -61,6 +61,16 @@ type ObjectVerdict struct {
 	Patched []byte
 }
 
+// Refusal is what the caller of a request is told if the module refuses the object
+// that it carries: that it does not say why is no reason to let it pass. Nil lets it
+// pass.
+func (v *ObjectVerdict) Refusal() *Denial {
+	if v.Dropped && v.Denial == nil {
+		return &Denial{Code: http.StatusForbidden, Reason: "Forbidden", Message: "refused by a policy"}
+	}
+	return v.Denial
+}
+
 // Object asks the module about one object. A module without on_object keeps
 // all. An error is the module's failure: it never hides an object.
 func (m *Module) Object(ctx context.Context, facts Facts, p Pair) (ObjectVerdict, error) {

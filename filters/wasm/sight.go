@@ -25,13 +25,42 @@ import (
 // must not depend on anything but what it is remembered by.
 func (b *binding) becomeView() {
 	b.changed = make(chan struct{})
-	switch {
-	case b.module == nil:
-	case b.module.handler:
-		b.module, b.err = nil, errNoObjects
-	case len(b.module.spec.Capabilities) > 0:
-		b.module, b.err = nil, errImpure
+	if b.module == nil {
+		return
 	}
+	if err := b.module.sees(); err != nil {
+		b.module, b.err = nil, err
+	}
+}
+
+// sees is an error if a module cannot say what is seen.
+func (m *Module) sees() error {
+	switch {
+	case m.handler:
+		return errNoObjects
+	case len(m.spec.Capabilities) > 0:
+		return errImpure
+	}
+	return nil
+}
+
+// View asks the module about an object of an answer, as bindings of phase View do. A
+// denial and warnings reach nobody.
+func (m *Module) View(ctx context.Context, facts Facts, object []byte) (ObjectVerdict, error) {
+	if err := m.sees(); err != nil {
+		return ObjectVerdict{}, err
+	}
+	return m.see(ctx, facts.ofViewer(), object)
+}
+
+// see tells the module of no event: what is seen is a function of the object. What
+// names it, and its resourceVersion, no module can change.
+func (m *Module) see(ctx context.Context, viewer Facts, object []byte) (ObjectVerdict, error) {
+	v, err := m.Object(ctx, viewer, Pair{Current: object})
+	if err == nil && v.Patched != nil {
+		v.Patched, err = withoutEchoes(v.Patched)
+	}
+	return v, err
 }
 
 // keepViews lets those of now that are as they were before go on, so that their
@@ -139,14 +168,18 @@ type sight struct {
 	key     string
 }
 
-// newSight keeps from the module all that does not stay the same as long as the
-// caller and the resource do.
 func newSight(f *Filter, b *binding, facts Facts) *sight {
+	return &sight{f, b, facts.ofViewer(), b.name + b.key + keyOfCaller(facts.User)}
+}
+
+// ofViewer keeps from a module all that does not stay the same as long as the caller
+// and the resource do.
+func (f *Facts) ofViewer() Facts {
 	info := &request.RequestInfo{
-		IsResourceRequest: true, APIGroup: facts.Info.APIGroup, APIVersion: facts.Info.APIVersion, Resource: facts.Info.Resource,
+		IsResourceRequest: true, APIGroup: f.Info.APIGroup, APIVersion: f.Info.APIVersion, Resource: f.Info.Resource,
 	}
 	blank := &http.Request{Header: http.Header{}, URL: &url.URL{}}
-	return &sight{f, b, Facts{User: facts.User, Info: info, Request: blank, room: &body.Room{}}, b.name + b.key + keyOfCaller(facts.User)}
+	return Facts{User: f.User, Info: info, Request: blank, room: &body.Room{}}
 }
 
 // keyOfCaller is equal for callers of whom modules learn the same.
@@ -159,14 +192,10 @@ func keyOfCaller(u user.Info) string {
 func (s *sight) Key() string              { return s.key }
 func (s *sight) Changed() <-chan struct{} { return s.binding.changed }
 
-// See asks the module about o. It is told of no event: what is seen is a function of
-// the object. What names it, and its resourceVersion, no module can change.
+// See asks the module about o.
 func (s *sight) See(ctx context.Context, o view.Object) ([]byte, error) {
 	began := time.Now()
-	v, err := s.binding.module.Object(ctx, s.facts, Pair{Current: o.JSON})
-	if err == nil && v.Patched != nil {
-		v.Patched, err = withoutEchoes(v.Patched)
-	}
+	v, err := s.binding.module.see(ctx, s.facts, o.JSON)
 	switch {
 	case err != nil:
 		return s.failed(ctx, o, err, began)

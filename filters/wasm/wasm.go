@@ -306,10 +306,7 @@ func (f *Filter) judgeObject(w http.ResponseWriter, b *binding, facts Facts, nex
 	if err != nil {
 		return r, f.failed(b, err, began)
 	}
-	if v.Dropped && v.Denial == nil {
-		v.Denial = &Denial{Code: http.StatusForbidden, Message: "refused by a policy"}
-	}
-	if err := f.decide(w, b, Verdict{Denial: v.Denial, Warnings: v.Warnings}, began); err != nil {
+	if err := f.decide(w, b, Verdict{Denial: v.Refusal(), Warnings: v.Warnings}, began); err != nil {
 		return nil, err
 	}
 	if v.Patched != nil && !b.audits() {

@@ -12,7 +12,7 @@ import (
 )
 
 // blocks are what a page tells its reader to type or to write.
-var blocks = regexp.MustCompile("(?s)```(sh|go|yaml|rego)(?: file=(\\S+))?\n(.*?)```")
+var blocks = regexp.MustCompile("(?s)```(sh|go|c|yaml|rego)(?: file=(\\S+))?\n(.*?)```")
 
 // script does what a page says, in its order. What it would leave in /tmp is in
 // dir.
@@ -84,7 +84,7 @@ func TestGuideToWasmFilters(t *testing.T) {
 		}
 	}
 	out := readAlong(t, "docs/write-a-wasm-filter.md", map[string]string{"portico": proxy.Binary(t), "kubectl": world.Program("kubectl")})
-	for _, want := range []string{"ok    who says it is a dry run is warned too", "ok    passwords are refused", "ok    an object of a team's namespace is the team's", "team=nobody", "team=till", "keep passwords in Secrets (filter stamp)", "Careful, jane: this cannot be undone", "this is kept (filter keep)"} {
+	for _, want := range []string{"ok    who says it is a dry run is warned too", "ok    passwords are refused", "ok    who watches loses it once it is labelled", "ok    an object of a team's namespace is the team's", "team=nobody", "team=till", "keep passwords in Secrets (filter stamp)", "Careful, jane: this cannot be undone", "this is kept (filter keep)"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
