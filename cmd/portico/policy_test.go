@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"os"
 	"path/filepath"
@@ -53,6 +55,77 @@ func TestPolicyEvalReadsRegoPolicies(t *testing.T) {
 	}
 	if _, err := runPortico(t, "policy", "eval", "../../examples/redirect/policy.yaml"); err == nil {
 		t.Error("a file without a RegoPolicy is taken for one")
+	}
+}
+
+const perMinute = "package lists\n\nlimits contains {\"id\": \"all\", \"key\": [input.user.name], \"tokens\": {\"rate\": data.settings.perMinute / 60, \"burst\": 2}} if input.verb == \"list\"\n"
+
+func TestPolicyEvalNamesTheFileThatIsWrong(t *testing.T) {
+	policy, dir := written(t, "lists.rego", perMinute), t.TempDir()
+	settings, input := written(t, "settings.yaml", "perMinute: 6\n"), written(t, "request.yaml", "verb: list\nuser:\n  name: joe\n  nam: jim\n")
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no-settings":       {nil, policy + ", line 3, column 76: --settings, which is not given, has no perMinute"},
+		"other-settings":    {[]string{"--settings=" + written(t, "other.yaml", "perHour: 6")}, "other.yaml has no perMinute"},
+		"broken-settings":   {[]string{"--settings=" + written(t, "broken.yaml", "- 6")}, "broken.yaml, line 1: here must be an object"},
+		"missing-settings":  {[]string{"--settings=" + filepath.Join(dir, "none.yaml")}, "none.yaml: no such file"},
+		"misspelt-input":    {[]string{"--settings=" + settings, "--input=" + input}, input + ", line 4: there is no input.user.nam: did you mean input.user.name?"},
+		"number-for-text":   {[]string{"--settings=" + settings, "--input=" + written(t, "n.yaml", "options: {resourceVersion: 0}")}, "n.yaml, line 1: input.options.resourceVersion is a string: put it in quotes"},
+		"needless-package":  {[]string{"--settings=" + settings, "--package=lists"}, "--package for a bundle"},
+		"needless-settings": {[]string{"../../examples/quorum-lists/policy.yaml", "--settings=" + settings}, "has spec.settings"},
+	} {
+		args := append([]string{"policy", "eval", policy}, tt.args...)
+		if len(tt.args) > 0 && !strings.HasPrefix(tt.args[0], "-") {
+			args = append([]string{"policy", "eval"}, tt.args...)
+		}
+		if _, err := runPortico(t, args...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// bundled is a bundle with one policy, as `opa build` packs it.
+func bundled(t *testing.T, rego string) string {
+	t.Helper()
+	var out bytes.Buffer
+	packed := gzip.NewWriter(&out)
+	files := tar.NewWriter(packed)
+	err := files.WriteHeader(&tar.Header{Name: "/lists.rego", Typeflag: tar.TypeReg, Mode: 0o600, Size: int64(len(rego))})
+	if err == nil {
+		_, err = files.Write([]byte(rego))
+	}
+	if err := errors.Join(err, files.Close(), packed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return written(t, "bundle.tar.gz", out.String())
+}
+
+func TestPolicyEvalReadsBundles(t *testing.T) {
+	packed := bundled(t, perMinute)
+	settings, input := written(t, "settings.yaml", "perMinute: 6\n"), written(t, "request.yaml", "verb: list")
+	policy := func(source string) string {
+		return written(t, "policy.yaml", "apiVersion: proxy.elf.io/v1alpha1\nkind: RegoPolicy\nmetadata: {name: lists}\nspec: {settings: {perMinute: 6}, source: {"+source+"}}\n")
+	}
+	const remote = "url: https://example.org/b.tar.gz, sha256: a000000000000000000000000000000000000000000000000000000000000000"
+	for name, tt := range map[string]struct {
+		args []string
+		want string // "" evaluates it
+	}{
+		"bundle":       {[]string{packed, "--settings=" + settings}, ""},
+		"policy":       {[]string{policy("file: " + packed)}, ""},
+		"elsewhere":    {[]string{policy("file: /nowhere/b.tar.gz"), "--bundle=" + packed}, ""},
+		"away":         {[]string{policy("file: /nowhere/b.tar.gz")}, "RegoPolicy lists, spec.source, file: the bundle is not on this machine: name its file here by --bundle: open /nowhere/b.tar.gz"},
+		"remote":       {[]string{policy(remote)}, "RegoPolicy lists, spec.source, the bundle is not fetched here: get it, and name its file by --bundle"},
+		"other-digest": {[]string{policy(remote), "--bundle=" + packed}, "bundle.tar.gz has another digest: "},
+		"other-pkg":    {[]string{packed, "--settings=" + settings, "--package=other"}, "package must be one of those of the bundle: lists"},
+		"no-settings":  {[]string{packed}, "--settings, which is not given, has no perMinute"},
+	} {
+		out, err := runPortico(t, append([]string{"policy", "eval", "--input=" + input}, tt.args...)...)
+		if tt.want == "" && (err != nil || !strings.Contains(out, `"rate": 0.1`)) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, %s; want %q", name, err, out, tt.want)
+		}
 	}
 }
 

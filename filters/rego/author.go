@@ -15,7 +15,8 @@ import (
 )
 
 // Evaluate asks for all of a policy's sets about an input as its author writes
-// it: the fields that are left out are empty, and there are no others.
+// it: the fields that are left out are empty, and there are no others. An
+// [InputError] says so.
 func (p *Policy) Evaluate(ctx context.Context, input map[string]any) (map[string]any, error) {
 	whole, err := complete(input)
 	if err != nil {
@@ -45,22 +46,20 @@ func (p *Policy) Evaluate(ctx context.Context, input map[string]any) (map[string
 
 // complete adds the fields that input leaves out.
 func complete(input map[string]any) (map[string]any, error) {
+	if err := checkInput(input); err != nil {
+		return nil, err
+	}
 	whole := map[string]any{}
-	known := map[string]bool{}
 	for i := range fields {
 		f := &fields[i]
 		parent, name := f.parent()
 		from, to := input, whole
-		if known[f.path] = true; parent != "" {
-			known[parent] = true
-			inside, isObject := input[parent].(map[string]any)
-			if input[parent] != nil && !isObject {
-				return nil, fmt.Errorf("input.%s is no object", parent)
-			}
+		if parent != "" {
+			from, _ = input[parent].(map[string]any)
 			if whole[parent] == nil {
 				whole[parent] = map[string]any{}
 			}
-			from, to = inside, whole[parent].(map[string]any)
+			to = whole[parent].(map[string]any)
 		}
 		if v, ok := from[name]; ok {
 			to[name] = v
@@ -68,7 +67,7 @@ func complete(input map[string]any) (map[string]any, error) {
 			to[name] = f.empty()
 		}
 	}
-	return whole, unknown("", input, known)
+	return whole, nil
 }
 
 func (f *field) empty() any {
@@ -83,23 +82,6 @@ func (f *field) empty() any {
 		return []any{}
 	}
 	return map[string]any{}
-}
-
-// unknown is an error that names what is in an object and is no field.
-func unknown(at string, object map[string]any, known map[string]bool) error {
-	for _, name := range slices.Sorted(maps.Keys(object)) {
-		path := at + name
-		if !known[path] {
-			return fmt.Errorf("there is no input.%s", path)
-		}
-		inside, isObject := object[name].(map[string]any)
-		if isObject && path != "user.extra" {
-			if err := unknown(path+".", inside, known); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // A TestResult is what became of one rule whose name begins with test_.

@@ -31,9 +31,9 @@ type Bundle struct {
 	pkg      string // the package that is asked for; "" if there is only one
 }
 
-// readBundle unpacks a bundle, and checks its signature if somebody has to have
+// ReadBundle unpacks a bundle, and checks its signature if somebody has to have
 // signed it. The tests of its policies are left out.
-func readBundle(packed []byte, s *v1alpha1.RegoSource) (*Bundle, error) {
+func ReadBundle(packed []byte, s *v1alpha1.RegoSource) (*Bundle, error) {
 	if err := checkSize(packed); err != nil {
 		return nil, err
 	}

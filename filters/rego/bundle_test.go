@@ -299,7 +299,7 @@ func TestBundlesAreSignedByWhomTheyShouldBe(t *testing.T) {
 		"nobody-asks":      {stranger, &v1alpha1.RegoSource{Package: "shop"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, err := readBundle(packed(t, shop, tt.key), tt.from)
+			b, err := ReadBundle(packed(t, shop, tt.key), tt.from)
 			if (err == nil) != tt.good {
 				t.Errorf("got %v", err)
 			}

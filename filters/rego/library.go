@@ -191,7 +191,7 @@ func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
 			s.bad, s.err = [32]byte{}, err // it may come later
 			return
 		}
-		if source.Bundle, err = readBundle(packed, p.Spec.Source); err != nil {
+		if source.Bundle, err = ReadBundle(packed, p.Spec.Source); err != nil {
 			l.refuse(p, s, is, err)
 			return
 		}

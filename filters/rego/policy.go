@@ -47,8 +47,10 @@ type Source struct {
 	// Rego is one module. Without one there is a bundle.
 	Rego   string
 	Bundle *Bundle
-	// Settings are what it reads as data.settings.
-	Settings any
+	// Settings are what it reads as data.settings, and SettingsIn is where they
+	// stand, for whoever looks for one that is missing; empty is spec.settings.
+	Settings   any
+	SettingsIn string
 	// Deadline bounds one evaluation; 0 means 100ms.
 	Deadline time.Duration
 }
@@ -56,6 +58,7 @@ type Source struct {
 // A Policy is a module that is ready to be asked.
 type Policy struct {
 	name      string
+	settings  string // where they stand
 	deadline  time.Duration
 	compiler  *ast.Compiler
 	pkg       ast.Ref
@@ -98,7 +101,7 @@ func Compile(s Source) (*Policy, error) {
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, located(compiler.Errors)
 	}
-	p := &Policy{name: s.Name, deadline: s.Deadline, compiler: compiler, pkg: pkg, revision: from.revision}
+	p := &Policy{name: s.Name, settings: cmp.Or(s.SettingsIn, "spec.settings"), deadline: s.Deadline, compiler: compiler, pkg: pkg, revision: from.revision}
 	if p.deadline <= 0 {
 		p.deadline = defaultDeadline
 	}
@@ -322,7 +325,7 @@ func (p *Policy) checkData(ref ast.Ref, data map[string]any) error {
 		return nil
 	}
 	if len(path) > 1 && path[0] == "settings" {
-		return fmt.Errorf("%sspec.settings has no %s", place(ref[0].Location), strings.Join(path[1:], "."))
+		return fmt.Errorf("%s%s has no %s", place(ref[0].Location), p.settings, strings.Join(path[1:], "."))
 	}
 	return fmt.Errorf("%sthere is no %s: a policy has its own package, data.settings, and what its bundle has", place(ref[0].Location), constant)
 }
