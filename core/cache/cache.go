@@ -273,8 +273,10 @@ func (c *Cache) await(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		return nil, telemetry.PassedUnavailable
 	}
 	st := e.State()
-	if st == nil && alone.waits() {
-		st = e.Awaited(ctx)
+	if st == nil && (q.isPatient() || !e.slow.Load()) && alone.waits() {
+		if st = e.Awaited(ctx); st == nil && e.IsArriving() {
+			e.slow.Store(true)
+		}
 	}
 	if st == nil || e.Err() != nil {
 		e.release()

@@ -29,6 +29,7 @@ import (
 // to do, and takes its time. It has one ConfigMap.
 type returning struct {
 	gone   atomic.Bool
+	slow   atomic.Bool  // loads never end
 	passed atomic.Int32 // requests of callers
 
 	mu    sync.Mutex // guards following
@@ -57,6 +58,9 @@ func (u *returning) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	<-time.After(100 * time.Millisecond)
 	body := io.Reader(strings.NewReader(text))
+	if what == "load" && u.slow.Load() {
+		body = strings.NewReader("")
+	}
 	if q.Get("watch") != "" {
 		body = io.MultiReader(body, untilDone{r.Context()})
 	}
@@ -149,6 +153,23 @@ func (h *herd) requests() map[string]int {
 	all := h.asked
 	h.asked = map[string]int{}
 	return all
+}
+
+// TestOnlyTheFirstWaitForWhatLoadsSlowly has a load take for ever.
+func TestOnlyTheFirstWaitForWhatLoadsSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, end := newHerd(t)
+		defer end()
+		h.slow.Store(true)
+		h.read(t, 10, "")
+		begun := time.Now()
+		if from := h.read(t, 10, ""); from["200 "] != 10 {
+			t.Errorf("answered %v", from)
+		}
+		if took := time.Since(begun); took > 200*time.Millisecond { // of the bubble's time
+			t.Errorf("others waited %v", took)
+		}
+	})
 }
 
 func readMissing(t *testing.T, query string, lost bool) {

@@ -75,6 +75,8 @@ type entry struct {
 	users    atomic.Int64
 	watchers atomic.Int64 // of the users
 	used     atomic.Int64 // when last, Unix nanoseconds
+	// slow says that somebody has waited for the load, which was under way, in vain.
+	slow atomic.Bool
 }
 
 func newStreams(o Options) *streams {

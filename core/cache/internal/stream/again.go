@@ -113,6 +113,7 @@ func (s *Stream) insist(ctx context.Context, isPassing func(error) bool, send fu
 			return ctx.Err()
 		}
 		err := send()
+		s.arrives.Store(err == nil)
 		if err == nil || ctx.Err() != nil || !isPassing(err) {
 			return err
 		}
@@ -160,6 +161,9 @@ func rest(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// IsArriving reports whether upstream has begun to answer what it was asked for last.
+func (s *Stream) IsArriving() bool { return s.arrives.Load() }
+
 // Awaited is Loaded for a reader, whom upstream is asked for sooner.
 func (s *Stream) Awaited(ctx context.Context) *State {
 	s.waiting.Add(1)
@@ -201,6 +205,7 @@ func (r *resuming) Decode() (watch.EventType, runtime.Object, error) {
 		s.early.reset()
 		return "", nil, io.EOF
 	}
+	s.arrives.Store(false)
 	rest(r.ctx, max(s.early.longer(), shortWatch-s.now().Sub(r.begun)))
 	return "", nil, io.EOF
 }

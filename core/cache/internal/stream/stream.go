@@ -67,6 +67,7 @@ type Stream struct {
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
 	refusal atomic.Pointer[refusal]
+	arrives atomic.Bool   // what was asked for last does
 	waiting atomic.Int64  // who wants the first state
 	wanted  chan struct{} // has one of them who came lately
 	probes  Flights[uint64]
