@@ -30,11 +30,30 @@ type history struct {
 	path  string
 	keys  []string
 
-	mu  sync.Mutex // guards following
-	ops []porcupine.Operation
+	mu         sync.Mutex // guards following
+	ops        []porcupine.Operation
+	unanswered int // lists
 }
 
+// filler makes a collection too large to be fetched whenever it has to be proven
+// current.
+const filler = 300 << 10
+
+// newHistory begins one with a collection that is small, or large in every other round.
 func (w *world) newHistory(t *testing.T, round int) *history {
+	t.Helper()
+	h := w.smallHistory(t, round)
+	if round%2 == 1 {
+		body := fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"filler"},"data":{"v":%q}}`, strings.Repeat("x", filler))
+		until(t, "a large collection", func() bool {
+			_, code := w.direct.do(t.Context(), http.MethodPost, h.path, cachetest.JSON, body)
+			return code == http.StatusCreated || code == http.StatusConflict
+		})
+	}
+	return h
+}
+
+func (w *world) smallHistory(t *testing.T, round int) *history {
 	t.Helper()
 	namespace := fmt.Sprintf("chaos-%d", round)
 	until(t, "a namespace", func() bool {
@@ -50,15 +69,7 @@ func (w *world) newHistory(t *testing.T, round int) *history {
 // without an answer may make that impossible to say in time.
 func (h *history) check() {
 	h.t.Helper()
-	unknown := 0
-	for _, o := range h.ops {
-		if o.Output == cachetest.Unknown {
-			unknown++
-		}
-	}
-	verdict := porcupine.CheckOperationsTimeout(cachetest.Register, h.ops, checkTime)
-	h.t.Logf("%d operations, %d of them writes without an answer: %s", len(h.ops), unknown, verdict)
-	if verdict != porcupine.Illegal {
+	if h.verdict() != porcupine.Illegal {
 		return
 	}
 	h.t.Error("what the clients saw cannot have happened")
@@ -67,6 +78,19 @@ func (h *history) check() {
 			h.tell(part)
 		}
 	}
+}
+
+func (h *history) verdict() porcupine.CheckResult {
+	h.t.Helper()
+	unknown := 0
+	for _, o := range h.ops {
+		if o.Output == cachetest.Unknown {
+			unknown++
+		}
+	}
+	verdict := porcupine.CheckOperationsTimeout(cachetest.Register, h.ops, checkTime)
+	h.t.Logf("%d operations, %d of them writes without an answer: %s", len(h.ops), unknown, verdict)
+	return verdict
 }
 
 func (h *history) tell(ops []porcupine.Operation) {
@@ -221,16 +245,21 @@ func (c *client) get() {
 
 func (c *client) list() {
 	start := time.Now().UnixNano()
-	if a, code := c.door().do(c.t.Context(), http.MethodGet, c.path, "", ""); code == http.StatusOK {
+	a, code := c.door().do(c.t.Context(), http.MethodGet, c.path+"?labelSelector=chaos", "", "")
+	if code == http.StatusOK {
 		c.saw(start, values(a.Items))
+		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unanswered++
 }
 
 // listPages takes each page from another proxy.
 func (c *client) listPages() {
 	start, found, token := time.Now().UnixNano(), map[string]string{}, ""
 	for rv := uint64(0); ; {
-		a, code := c.door().do(c.t.Context(), http.MethodGet, c.path+"?limit=5&continue="+url.QueryEscape(token), "", "")
+		a, code := c.door().do(c.t.Context(), http.MethodGet, c.path+"?labelSelector=chaos&limit=5&continue="+url.QueryEscape(token), "", "")
 		if code != http.StatusOK {
 			return // what there was may have been compacted
 		}
@@ -251,7 +280,7 @@ func (c *client) listWatching() {
 	start, found := time.Now().UnixNano(), map[string]string{}
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	c.door().watch(ctx, c.path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", func(kind string, o answer) bool {
+	c.door().watch(ctx, c.path+"?labelSelector=chaos&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", func(kind string, o answer) bool {
 		switch kind {
 		case "ADDED", "MODIFIED":
 			found[o.Metadata.Name] = o.Data["v"]

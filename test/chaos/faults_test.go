@@ -32,6 +32,7 @@ func (w *world) faults(ctx context.Context) []fault {
 		name := fmt.Sprintf("proxy-%d", n)
 		all = append(all, lineFaults("the line of "+name+" to the API servers", name, w.lines[n]...)...)
 	}
+	all = append(all, w.bookmarkFaults()...)
 	for n, line := range w.peers {
 		name := fmt.Sprintf("the line to proxy-%d of its peers", n)
 		all = append(all, lineFaults(name, name, line)...)
@@ -87,6 +88,28 @@ func lineFaults(name, victim string, lines ...*relay.Relay) []fault {
 			begin: each(func(r *relay.Relay) { r.Hold(relay.There) }), end: each(func(r *relay.Relay) { r.Release(relay.There) })},
 		{what: "slow " + name, victim: victim,
 			begin: each(func(r *relay.Relay) { r.Delay(relay.Back, late) }), end: each(func(r *relay.Relay) { r.Delay(relay.Back, 0) })},
+	}
+}
+
+// lateBookmarks is by how much bookmarks are late: about as much as the API server takes
+// to send one.
+const lateBookmarks = time.Second
+
+// bookmarkFaults keep from the first proxy how far its watches have come, though not what
+// happens.
+func (w *world) bookmarkFaults() []fault {
+	each := func(do func(*relay.Watches)) func() error {
+		return func() error {
+			for _, one := range w.watches {
+				do(one)
+			}
+			return nil
+		}
+	}
+	return []fault{
+		{what: "lose bookmarks for proxy-0", victim: "proxy-0", begin: each((*relay.Watches).Starve), end: each((*relay.Watches).Feed)},
+		{what: "delay bookmarks for proxy-0", victim: "proxy-0",
+			begin: each(func(r *relay.Watches) { r.Delay(lateBookmarks, 0) }), end: each(func(r *relay.Watches) { r.Delay(0, 0) })},
 	}
 }
 

@@ -1,8 +1,11 @@
 package chaos
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +31,7 @@ type world struct {
 	proxies []*proxy.Proxy
 	lines   [][]*relay.Relay // of each proxy to each API server
 	peers   []*relay.Relay   // to each proxy from the others, if they tell each other
+	watches []*relay.Watches // what the first proxy hears of, of each API server
 	doors   []door
 	direct  door
 	etcd    *clientv3.Client
@@ -56,13 +60,17 @@ func newWorld(t *testing.T, policy string, flags [][]string) *world {
 	for _, own := range flags {
 		var lines []*relay.Relay
 		var addresses []string
-		for _, u := range w.plane.URLs() {
+		servers, kubeconfig := w.plane.URLs(), w.plane.KubeconfigPath()
+		if len(w.proxies) == 0 {
+			servers, kubeconfig = w.listenedTo(servers)
+		}
+		for _, u := range servers {
 			line := relay.New(t, strings.TrimPrefix(u, "https://"))
 			lines, addresses = append(lines, line), append(addresses, line.Address)
 		}
 		w.lines = append(w.lines, lines)
 		p := proxy.New(t, proxy.Options{
-			Kubeconfig: w.plane.KubeconfigPath(), Unready: true,
+			Kubeconfig: kubeconfig, Unready: true,
 			Flags: append(own, "--server="+strings.Join(addresses, ","), "--policy-dir="+policies),
 		})
 		w.proxies = append(w.proxies, p)
@@ -77,6 +85,28 @@ func newWorld(t *testing.T, policy string, flags [][]string) *world {
 	t.Cleanup(func() { _ = w.etcd.Close() })
 	w.calm(t)
 	return w
+}
+
+// listenedTo puts relays that know what passes before servers, and returns how to
+// reach those. TLS ends there, and with it certificates of clients.
+func (w *world) listenedTo(servers []string) (addresses []string, kubeconfig string) {
+	w.t.Helper()
+	pair, err := tls.LoadX509KeyPair(w.plane.ServingPair())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	k := w.plane.Kubeconfig(w.plane.Token("admin"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(k.CA)
+	for _, u := range servers {
+		one := relay.NewWatches(w.t, strings.TrimPrefix(u, "https://"), pair, roots)
+		w.watches, addresses = append(w.watches, one), append(addresses, one.Address)
+	}
+	kubeconfig = filepath.Join(w.t.TempDir(), "kubeconfig")
+	if err := k.WriteFile(kubeconfig); err != nil {
+		w.t.Fatal(err)
+	}
+	return addresses, kubeconfig
 }
 
 // keep has ConfigMaps in memory.

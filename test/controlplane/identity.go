@@ -114,6 +114,12 @@ func (c *ControlPlane) Kubeconfig(cred Credential) Kubeconfig {
 	return Kubeconfig{Server: c.URL(), CA: c.pki.serverCA.certPEM, Credential: cred}
 }
 
+// ServingPair returns the files of the certificate that API servers show, and of its
+// key: for what stands in their place. Whoever trusts a Kubeconfig's CA trusts it.
+func (c *ControlPlane) ServingPair() (certFile, keyFile string) {
+	return c.pki.cert("server"), c.pki.key("server")
+}
+
 // KubeconfigPath returns the path of a kubeconfig that may do everything.
 func (c *ControlPlane) KubeconfigPath() string { return c.path("admin.kubeconfig") }
 

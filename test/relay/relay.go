@@ -1,4 +1,4 @@
-// Package relay is a TCP line that tests slow down, hold or cut.
+// Package relay is lines that tests slow down, hold or cut, or rob of what watches tell.
 package relay
 
 import (
