@@ -17,7 +17,13 @@ func newFilterTestCommand() *cobra.Command {
 		Use:   "test",
 		Short: "Check what a filter answers",
 		Long: `Put the requests and objects of --cases to a module, as a proxy would, and compare
-what it answers with what is wanted. In --cases, ` + whatCasesHave() + `.`,
+what it answers with what is wanted. In --cases, ` + whatCasesHave() + `.
+
+A case of "phase: View" is about an object of an answer, and wants that it is dropped,
+or the object as it is shown. With previous, what it was before (and without an object,
+if it is deleted), it is one of a watch, and what is wanted has the event that the
+watcher is sent. Fields are values by their JSON pointers in the object as it is left,
+such as /metadata/labels/team; null is nothing. What is not wanted must not be.`,
 	}, func(cmd *cobra.Command, t *trial) error {
 		failed := false
 		for i := range t.cases {
