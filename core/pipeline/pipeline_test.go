@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -274,6 +276,29 @@ func TestUnreadableQueriesStayOutOfTheLog(t *testing.T) {
 		}
 		if logged.Len() > 0 {
 			t.Errorf("%s: logged %q", target, logged.String())
+		}
+	}
+}
+
+func TestLongSelectorsAreNotReadAndChangeNothing(t *testing.T) {
+	long := "x in (" + strings.Repeat("n,", longSelector) + "n)"
+	for _, target := range []string{
+		"/api/v1/pods?watch=true&", "/api/v1/pods?watch=false&", "/api/v1/pods?watch&", "/api/v1/watch/pods?", "/api/v1/pods/web?", "/version?",
+		"/api/v1/pods?limit=1&", "/api/v1/pods?fieldSelector=metadata.name%3Dweb&", "/api/v1/watch/namespaces/shop/pods/web?",
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodDelete} {
+			r := httptest.NewRequest(method, target+url.Values{"labelSelector": {long}}.Encode(), nil)
+			got, err := resolve(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := requestInfo.NewRequestInfo(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s %s: %s", method, target, diff)
+			}
 		}
 	}
 }

@@ -12,10 +12,7 @@ import (
 )
 
 // requestInfo reads paths as kube-apiserver does (genericapiserver.NewRequestInfoResolver).
-var requestInfo = request.RequestInfoFactory{
-	APIPrefixes:          sets.NewString("api", "apis"),
-	GrouplessAPIPrefixes: sets.NewString("api"),
-}
+var requestInfo = request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
 
 // WithRequestInfo has r carry which API request it is, if it does not yet. It
 // never refuses: what we cannot read, upstream judges.
@@ -30,19 +27,27 @@ func WithRequestInfo(r *http.Request) *http.Request {
 	return r.WithContext(request.WithRequestInfo(r.Context(), info))
 }
 
+// longSelector is how long a selector may be that is read, in bytes. That takes
+// milliseconds for a thousand values, and nobody knows yet whether it is the
+// sender's turn.
+const longSelector = 2 << 10
+
 // resolve keeps queries that do not parse from the resolver, which writes them
 // to the log whole: a caller could fill the log, or put a secret there. The
 // result is the one it would have come to.
 func resolve(r *http.Request) (*request.RequestInfo, error) {
 	query := r.URL.Query()
-	var options metainternalversion.ListOptions
-	// Most queries are seen at a glance to parse: any resourceVersion does.
-	if len(query) == 0 || len(query) == 1 && query.Has("resourceVersion") || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &options) == nil {
+	labels, read := query.Get("labelSelector"), url.Values{"watch": query["watch"]}
+	// Most queries are seen at a glance to parse: any resourceVersion does. What a
+	// long selector of labels says matters only to what one of fields does.
+	if long := len(labels) > longSelector && !query.Has("fieldSelector"); long {
+		read.Set("labelSelector", "long")
+	} else if len(query) == 0 || len(query) == 1 && query.Has("resourceVersion") || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &metainternalversion.ListOptions{}) == nil {
 		return requestInfo.NewRequestInfo(r)
 	}
-	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: url.Values{"watch": query["watch"]}.Encode()}})
-	if err == nil && (info.Verb == "list" || info.Verb == "watch") {
-		info.FieldSelector, info.LabelSelector = query.Get("fieldSelector"), query.Get("labelSelector")
+	info, err := requestInfo.NewRequestInfo(&http.Request{Method: r.Method, URL: &url.URL{Path: r.URL.Path, RawQuery: read.Encode()}})
+	if err == nil && (info.LabelSelector != "" || len(read) == 1 && (info.Verb == "list" || info.Verb == "watch")) {
+		info.FieldSelector, info.LabelSelector = query.Get("fieldSelector"), labels
 	}
 	return info, err
 }
