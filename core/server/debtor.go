@@ -127,7 +127,7 @@ const (
 	// bulkyByte is what each byte of a request's head costs from bulkyHead on: much of
 	// it is unpacked at once, for which a turn is too short.
 	bulkyByte = 20 * time.Nanosecond
-	bulkyHead = 32 << 10
+	bulkyHead = 16 << 10
 	// lasting is how long requests last that may be given up for nothing: watches
 	// are, in the end.
 	lasting = 10 * time.Second

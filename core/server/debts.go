@@ -27,8 +27,8 @@ const (
 	mostTurn     = 200 * time.Microsecond
 	mostGreeting = 3 * time.Millisecond
 	// payShare is which part of the processors those who owe have, all together: a
-	// tenth.
-	payShare = 10
+	// twenty-fifth.
+	payShare = 25
 	// mostAddresses is of how many it is remembered what they owe.
 	mostAddresses = 4096
 )

@@ -36,7 +36,7 @@ type Shares struct {
 // bulky requests have more than bulkyHeader bytes of headers: the API server
 // takes a megabyte.
 const (
-	bulkyHeader = 32 << 10
+	bulkyHeader = 16 << 10
 	bulkyShare  = 8
 )
 
