@@ -240,6 +240,75 @@ spec:
 	})
 }
 
+// TestWhatAPolicySaysStandsInTheStatus has one say of a request what is no limit, and
+// name a resource that there is not, and then mend both.
+func TestWhatAPolicySaysStandsInTheStatus(t *testing.T) {
+	p := &proxied{newProxy(t)}
+	policy := func(onExceed, resource string) string {
+		return `apiVersion: proxy.elf.io/v1alpha1
+kind: RegoPolicy
+metadata: {name: says}
+spec:
+  deadline: 10s
+  rego: |
+    package says
+
+    limits contains {"id": "lists", "key": [input.user.name], "tokens": {"rate": 1000}, "onExceed": "` + onExceed + `"} if input.verb == "list"
+
+    selectors contains {"resources": [{"resource": "` + resource + `"}], "names": ["*"]}
+---
+apiVersion: proxy.elf.io/v1alpha1
+kind: FilterBinding
+metadata: {name: says}
+spec: {filterRef: {kind: RegoPolicy, name: says}, phase: Throttle, match: {users: [joe]}}
+---
+apiVersion: proxy.elf.io/v1alpha1
+kind: FilterBinding
+metadata: {name: says-what-exists}
+spec: {filterRef: {kind: RegoPolicy, name: says}, phase: View, match: {users: [joe]}}
+`
+	}
+	apply(t, policy("reject", "configmap"))
+	inForce(t, "regopolicy/says", "filterbinding/says", "filterbinding/says-what-exists")
+	says := func(condition string) string {
+		return must(t, world.KubeconfigPath(), "", "get", "regopolicy", "says", "-o", `jsonpath={.status.conditions[?(@.type=="`+condition+`")]}`)
+	}
+	if got := says("Evaluated"); !strings.Contains(got, `"status":"True"`) {
+		t.Errorf("before it was asked: %s", got)
+	}
+	joe := p.as(t, "joe")
+	if res, _ := joe.get(t, "/api/v1/pods"); res.StatusCode != http.StatusOK {
+		t.Errorf("what throttles fails open: %d", res.StatusCode)
+	}
+	for condition, want := range map[string]string{
+		"Evaluated": "limit lists: onExceed: must be one of", "ResourcesKnown": `did you mean \"configmaps\"?`,
+	} {
+		until(t, condition+" says what is wrong", func() bool {
+			got := says(condition)
+			return strings.Contains(got, `"status":"False"`) && strings.Contains(got, want)
+		})
+	}
+	must(t, world.KubeconfigPath(), policy("Reject", "configmaps"), "apply", "-f", "-")
+	until(t, "all is well", func() bool {
+		// A list that is under way while the policy changes breaks off.
+		if res, err := joe.client.Get(joe.url + "/api/v1/pods"); err == nil {
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
+		return strings.Contains(says("Evaluated"), `"status":"True"`) && strings.Contains(says("ResourcesKnown"), `"status":"True"`)
+	})
+}
+
+// TestTheAPIServerRefusesUnknownVerbs writes one as no request has it.
+func TestTheAPIServerRefusesUnknownVerbs(t *testing.T) {
+	for _, verb := range []string{"lists", "GET", "'**'", "''"} {
+		out, err := kubectl(world.KubeconfigPath(), strings.Replace(bound("x"), "verbs: [create]", "verbs: [create, "+verb+"]", 1), "apply", "-f", "-")
+		if err == nil || !strings.Contains(out, "spec.match.verbs[1]: Unsupported value") {
+			t.Errorf("%s: %v: %s", verb, err, out)
+		}
+	}
+}
+
 func TestOnlyPoliciesInRegoThrottle(t *testing.T) {
 	out, err := kubectl(world.KubeconfigPath(), strings.Replace(bound("x"), "  match:", "  phase: Throttle\n  match:", 1), "apply", "-f", "-")
 	if err == nil || !strings.Contains(out, "only a RegoPolicy can throttle") {
