@@ -5,6 +5,7 @@ package names
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,13 +28,14 @@ type Filter struct {
 
 // A world is a view that has names of its own.
 type world struct {
-	view     string
+	view     *v1alpha1.VirtualView
 	subjects v1alpha1.RequestMatch
 	mapping  *names.Mapping
 }
 
 // Compile returns the filter for the views of a snapshot, and says which of them
-// contradict each other. What is written is read in rooms; nil makes some.
+// contradict each other, or show namespaces to each other's callers. What is written is
+// read in rooms; nil makes some.
 func Compile(s *config.Snapshot, rooms *body.Rooms) (*Filter, config.Findings) {
 	if rooms == nil {
 		rooms = body.NewRooms()
@@ -48,10 +50,15 @@ func Compile(s *config.Snapshot, rooms *body.Rooms) (*Filter, config.Findings) {
 		if m == nil {
 			continue
 		}
-		w := world{v.Name, v1alpha1.RequestMatch{Users: v.Spec.Subjects.Users, Groups: v.Spec.Subjects.Groups}, m}
+		w := world{v, v1alpha1.RequestMatch{Users: v.Spec.Subjects.Users, Groups: v.Spec.Subjects.Groups}, m}
 		for _, other := range f.worlds {
 			if why := w.contradicts(other); why != "" {
 				found.Add(v, config.NotInForce("Contradiction", why))
+			}
+			if w.overlaps(other) {
+				later, earlier := w.order(other)
+				found.Add(later, config.NotInForce("Overlap", "spec.namespaces.prefix: namespaces of VirtualView "+earlier.Name+", whose prefix is "+earlier.Spec.Namespaces.Prefix+
+					", can have names in both views, and then exist for the callers of both: let no prefix begin with another"))
 			}
 		}
 		f.worlds = append(f.worlds, w)
@@ -68,11 +75,27 @@ func (w *world) contradicts(other world) string {
 	for _, all := range [][2][]string{{w.subjects.Users, other.subjects.Users}, {w.subjects.Groups, other.subjects.Groups}} {
 		for _, one := range all[0] {
 			if slices.Contains(all[1], one) {
-				return "spec.namespaces: VirtualView " + other.view + " has other names for the namespaces of " + one + ", who is refused everything: let one view name them"
+				return "spec.namespaces: VirtualView " + other.view.Name + " has other names for the namespaces of " + one + ", who is refused everything: let one view name them"
 			}
 		}
 	}
 	return ""
+}
+
+// overlaps reports whether what begins with the prefix of one view begins with that of
+// another, which has other names for it.
+func (w *world) overlaps(other world) bool {
+	one, two := w.view.Spec.Namespaces.Prefix, other.view.Spec.Namespaces.Prefix
+	return one != "" && two != "" && w.mapping.Key() != other.mapping.Key() && (strings.HasPrefix(one, two) || strings.HasPrefix(two, one))
+}
+
+// order tells the view that was made later from the one before it: who came first is not
+// told to make room.
+func (w *world) order(other world) (later, earlier *v1alpha1.VirtualView) {
+	if w.view.CreationTimestamp.Before(&other.view.CreationTimestamp) {
+		return other.view, w.view
+	}
+	return w.view, other.view
 }
 
 // Binds reports whether there is anything to do for any request.

@@ -120,6 +120,32 @@ func TestContradictionsAreReported(t *testing.T) {
 	}
 }
 
+// TestOverlappingPrefixesAreReported has views whose prefixes begin with each other's.
+func TestOverlappingPrefixesAreReported(t *testing.T) {
+	of := func(name, user, prefix string, made int64) *v1alpha1.VirtualView {
+		return &v1alpha1.VirtualView{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(made, 0)}, Spec: v1alpha1.VirtualViewSpec{
+			Subjects: v1alpha1.ViewSubjects{Users: []string{user}}, Namespaces: &v1alpha1.ViewNamespaces{Prefix: prefix},
+		}}
+	}
+	first, later, other, twin := of("team", "anna", "team-", 2), of("deep", "bert", "team-a-", 3), of("other", "carl", "teams-", 1), of("twin", "dora", "team-", 4)
+	for name, all := range map[string][]*v1alpha1.VirtualView{"in-order": {first, later, other, twin}, "by-name": {later, other, first, twin}} {
+		s := &config.Snapshot{}
+		for _, v := range all {
+			s.Objects = append(s.Objects, v)
+		}
+		_, found := Compile(s, nil)
+		if len(found) != 2 || len(found[later]) != 1 || len(found[twin]) != 1 {
+			t.Fatalf("%s: found %v", name, found)
+		}
+		if c := found[later][0]; c.Reason != "Overlap" || !strings.Contains(c.Message, "VirtualView team, whose prefix is team-,") {
+			t.Errorf("%s: %+v", name, c)
+		}
+		if c := found[twin][0]; !strings.Contains(c.Message, "VirtualView deep, whose prefix is team-a-,") {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
 func TestWhatIsWrittenHasTheClustersNames(t *testing.T) {
 	const object = `{"metadata":{"namespace":"x"}}`
 	for name, tt := range map[string]struct {
