@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -35,6 +36,9 @@ const (
 	// twenty seconds, and when they come and go they change a status every five minutes.
 	perProxy = 20 * time.Millisecond
 	recount  = 300 * time.Millisecond
+
+	// maxSkew is how much later than here it may be where somebody has counted.
+	maxSkew = 5 * time.Minute
 
 	maxRefused        = 20
 	maxRefusedMessage = 512
@@ -110,15 +114,22 @@ func (c *Controller) planTelling() {
 // known is how many proxies there were when one has counted last; 0 if that is not
 // known.
 func (c *Controller) known() int {
-	n, at := c.census.total, c.census.at
+	n, at := min(c.census.total, limit.MaxProxies), c.census.at
+	latest := time.Now().Add(maxSkew)
 	for _, k := range c.kinds {
 		for _, u := range k.objects() {
-			if p := proxiesOf(u); p != nil && p.Time.After(at) {
+			if p := proxiesOf(u); isCount(p, latest) && p.Time.After(at) {
 				n, at = int(p.Total), p.Time.Time
 			}
 		}
 	}
 	return n
+}
+
+// isCount reports whether what others have counted can be: limits are shared out by
+// it. One of the future would be believed for ever.
+func isCount(p *v1alpha1.PolicyProxies, latest time.Time) bool {
+	return p != nil && p.Total >= 1 && p.Total <= limit.MaxProxies && !p.Time.After(latest)
 }
 
 // sayCounted tells how many proxies there are.

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/portico-proxy/portico/core/config"
+	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
@@ -338,5 +339,29 @@ func TestCountsAreWrittenWhenTheyAreNews(t *testing.T) {
 	}
 	if !after.isNews(&is, now.Add(10*time.Minute)) || !after.isNews(nil, now) {
 		t.Error("it is never written")
+	}
+}
+
+// TestCountsThatCannotBeAreNotBelieved has somebody write nonsense into a status.
+func TestCountsThatCannotBeAreNotBelieved(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		total int32
+		at    time.Duration
+		want  bool
+	}{
+		"good": {4, -time.Hour, true}, "one": {1, 0, true}, "clock-ahead": {4, maxSkew - time.Second, true},
+		"none": {0, 0, false}, "fewer-than-none": {-4, 0, false}, "all-there-could-be": {limit.MaxProxies, 0, true}, "more": {limit.MaxProxies + 1, 0, false}, "future": {4, time.Hour, false},
+	} {
+		if got := isCount(&v1alpha1.PolicyProxies{Total: tt.total, Time: metav1.NewTime(now.Add(tt.at))}, now.Add(maxSkew)); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if isCount(nil, now) {
+		t.Error("what nobody has counted is believed")
+	}
+	c := &Controller{census: census{total: 1 << 30}}
+	if n := c.known(); n != limit.MaxProxies {
+		t.Errorf("%d are known", n)
 	}
 }

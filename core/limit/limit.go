@@ -102,6 +102,10 @@ const (
 	ClusterShare Scope = "ClusterShare"
 )
 
+// MaxProxies bounds among how many proxies a limit is shared, whatever somebody has
+// counted: more than a cluster has nodes, and few enough for a share to be one.
+const MaxProxies = 10_000
+
 // Of returns l as one of n proxies keeps it. A share that is smaller than what a
 // request costs is owed afterwards, so that all together keep to the rate; a
 // number in flight is at least 1, so that nobody is locked out.
@@ -109,7 +113,7 @@ func (l Limit) Of(n int) Limit {
 	if l.Scope != ClusterShare {
 		return l
 	}
-	n = max(n, 1)
+	n = min(max(n, 1), MaxProxies)
 	if t := l.Tokens; t != nil {
 		l.Cost.Fixed = min(l.Cost.Fixed, t.Burst)
 		l.Tokens = &Tokens{Rate: t.Rate / float64(n), Burst: t.Burst / float64(n)}
