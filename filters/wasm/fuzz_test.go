@@ -14,6 +14,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental/wazerotest"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -131,6 +132,71 @@ func FuzzHandlerHost(f *testing.F) {
 			if d := c.trip.denial(); !d.sound() || len(d.Message) > abi.MaxMessage || len(d.Reason) > abi.MaxReason {
 				t.Fatalf("a denial that is none: %+v", d)
 			}
+		}
+	})
+}
+
+// FuzzLookup has a guest look up what it may and what it may not, in whatever words. What
+// it is given is the value at its pointer in an object that was declared, and nothing
+// beyond the buffer that it gave is written to.
+func FuzzLookup(f *testing.F) {
+	const resource, namespace, name, pointer, buffer = 0, 1, 2, 3, 4
+	declared := []v1alpha1.ContextResource{{Resource: "namespaces"}, {Group: "apps", Resource: "deployments", Namespace: "shop"}}
+	objects := map[string][]json.RawMessage{
+		"namespaces":       {json.RawMessage(`{"metadata":{"name":"shop","labels":{"team":"web","a/b":"c"}}}`)},
+		"deployments.apps": {json.RawMessage(`{"metadata":{"name":"web","namespace":"shop"},"spec":{"replicas":3}}`), json.RawMessage(`{"metadata":{"name":"web","namespace":"other"},"spec":{}}`)},
+	}
+	f.Add("namespaces", "", "shop", "/metadata/labels/team", uint16(64), uint16(3), false)
+	f.Add("deployments.apps", "shop", "web", "/spec", uint16(2), uint16(0), false)
+	f.Add("deployments.apps", "other", "web", "/spec/replicas", uint16(64), uint16(9), false)
+	f.Add("secrets", "shop", "token", "/data", uint16(64), uint16(0), true)
+	f.Add("namespaces", "", "shop", "", uint16(65535), uint16(65535), false)
+	f.Fuzz(func(t *testing.T, of, in, called, at string, room, offset uint16, early bool) {
+		known := NewKnown(declared)
+		if err := known.Set(objects); err != nil {
+			t.Fatal(err)
+		}
+		x, c := callOf(class{}, false)
+		x.instance.module.spec.Known, c.early = known, early
+		m, said := wazerotest.NewMemory(guestMemory), [...]string{resource: of, namespace: in, name: called, pointer: at}
+		x.stack = make([]uint64, 2*buffer+2)
+		next := 0
+		for i, word := range said {
+			if next+len(word) > guestMemory/2 {
+				t.Skip("a guest has no room for it")
+			}
+			copy(m.Bytes[next:], word)
+			x.stack[2*i], x.stack[2*i+1] = uint64(next), uint64(len(word))
+			next += len(word)
+		}
+		from := next + int(offset)
+		x.stack[2*buffer], x.stack[2*buffer+1], x.memory = uint64(from), uint64(room), m
+		before := slices.Clone(m.Bytes)
+		trap := func() (trap any) {
+			defer func() { trap = recover() }()
+			lookup(x)
+			return nil
+		}()
+		err, _ := trap.(error)
+		if !isTrap(trap) && !errors.Is(err, errNotDeclared) && !errors.Is(err, errTooEarly) {
+			t.Fatalf("the host panics: %v", trap)
+		}
+		if end := min(from+int(room), guestMemory); !slices.Equal(m.Bytes[:next], before[:next]) || from < guestMemory && !slices.Equal(m.Bytes[end:], before[end:]) {
+			t.Fatal("more than the buffer was written to")
+		}
+		if trap != nil {
+			return
+		}
+		if early || of != "namespaces" && (of != "deployments.apps" || in != "shop") {
+			t.Fatalf("%q in %q was not declared, or is asked for too early, and is found", of, in)
+		}
+		object, err := known.find(of, in, called)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, value := read(object, at)
+		if x.stack[0] != abi.Result(kind, len(value)) || len(value) > 0 && len(value) <= int(room) && !slices.Equal(m.Bytes[from:from+len(value)], value) {
+			t.Fatalf("the guest is given %x for %s", x.stack[0], value)
 		}
 	})
 }
