@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // A debtor is a connection that is read from as slowly as it pays its debts.
@@ -58,9 +56,9 @@ func (c *debtor) due() time.Duration {
 	case c.exempt:
 		return 0
 	case !c.shaken:
-		return c.debts.pay(c.debts.ofAddress(c.address, now), telemetry.DelayedAddress, now)
+		return c.debts.payFor(c.address, now)
 	}
-	return c.debts.pay(c.own.take(connectionGrace), telemetry.DelayedConnection, now)
+	return c.debts.pay(&c.own, now)
 }
 
 // turn counts the time since something was read. The caller holds mu.

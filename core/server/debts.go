@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 const (
@@ -19,9 +21,11 @@ const (
 	// mostOwed bounds what anybody owes: nobody is punished for long.
 	mostOwed = 4 * addressGrace
 	// mostPaid is paid at a time, and mostWait how long that takes at most, however
-	// many others pay: a client is slowed, and never locked out.
-	mostPaid = 50 * time.Millisecond
-	mostWait = time.Second
+	// many others pay: a client is slowed, and never locked out. leastPaid is what
+	// that wait is worth at least.
+	mostPaid  = 50 * time.Millisecond
+	leastPaid = 2 * time.Millisecond
+	mostWait  = time.Second
 	// mostTurn is what looking at what was read at once counts for at most, and
 	// mostGreeting what a handshake does: other work may have been done meanwhile.
 	mostTurn     = 200 * time.Microsecond
@@ -68,32 +72,53 @@ func (d *debt) add(more time.Duration, pardon time.Duration, now time.Time) {
 	d.owed, d.at = min(max(max(d.owed-forgiven, 0)+more, 0), mostOwed), now
 }
 
-// take is how much of d is to be paid now: what is above half of grace, if d is more
-// than that.
-func (d *debt) take(grace time.Duration) time.Duration {
+// collect has d be paid, if it is more than grace, and returns how long that takes
+// after those who pay already. No more than most is paid at a time, and where so
+// many pay that their wait would be longer than mostWait, only what its time is
+// worth: who opens many connections pays no faster. The caller holds mu.
+func (s *debts) collect(d *debt, grace, most time.Duration, now time.Time) time.Duration {
 	if d.owed <= grace {
 		return 0
 	}
-	amount := min(d.owed-grace/2, mostPaid)
-	d.owed -= amount
-	return amount
-}
-
-// pay returns how long it takes to pay amount, after those who pay already.
-func (s *debts) pay(amount time.Duration, by string, now time.Time) time.Duration {
-	if amount <= 0 {
-		return 0
-	}
-	s.mu.Lock()
 	if s.paid.Before(now) {
 		s.paid = now
 	}
-	if s.paid = s.paid.Add(time.Duration(int64(amount) * s.part)); s.paid.Sub(now) > mostWait {
-		s.paid = now.Add(mostWait)
+	amount := min(d.owed-grace/2, most)
+	if room := now.Add(mostWait).Sub(s.paid); int64(amount)*s.part > int64(room) {
+		amount = max(min(amount, leastPaid), room/time.Duration(s.part))
 	}
-	wait := s.paid.Sub(now)
+	s.paid = s.paid.Add(time.Duration(int64(amount) * s.part))
+	if latest := now.Add(mostWait); s.paid.After(latest) {
+		s.paid = latest
+	}
+	d.owed -= amount
+	return s.paid.Sub(now)
+}
+
+// pay is how long the connection that owes d has to wait.
+func (s *debts) pay(d *debt, now time.Time) time.Duration {
+	if d.owed <= connectionGrace {
+		return 0
+	}
+	s.mu.Lock()
+	wait := s.collect(d, connectionGrace, mostPaid, now)
 	s.mu.Unlock()
-	s.count(by, wait)
+	s.count(telemetry.DelayedConnection, wait)
+	return wait
+}
+
+// payFor is how long a new connection from address has to wait.
+func (s *debts) payFor(address string, now time.Time) time.Duration {
+	wait := time.Duration(0)
+	s.mu.Lock()
+	if d := s.of[address]; d != nil {
+		d.add(0, addressPardon, now)
+		wait = s.collect(d, addressGrace, mostGreeting, now)
+	}
+	s.mu.Unlock()
+	if wait > 0 {
+		s.count(telemetry.DelayedAddress, wait)
+	}
 	return wait
 }
 
@@ -124,18 +149,6 @@ func (s *debts) hasRoom(now time.Time) bool {
 		}
 	}
 	return len(s.of) < mostAddresses
-}
-
-// ofAddress is how much a new connection from an address has to pay first.
-func (s *debts) ofAddress(address string, now time.Time) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.of[address]
-	if d == nil {
-		return 0
-	}
-	d.add(0, addressPardon, now)
-	return d.take(addressGrace)
 }
 
 // addressOf is whom c is from: a host, or a network of IPv6, where each host has as

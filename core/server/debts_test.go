@@ -191,11 +191,34 @@ func TestNobodyWaitsForLong(t *testing.T) {
 		c := known(t, s, here)
 		c.own.add(time.Hour, 0, time.Now())
 		begun := time.Now()
-		for range 2 * mostOwed / mostPaid {
+		for range 2 * mostOwed / leastPaid {
 			read(t, c)
 		}
-		if took := time.Since(begun); took.Seconds() > float64(mostOwed/mostPaid)*mostWait.Seconds() {
+		if took := time.Since(begun); took.Seconds() > float64(mostOwed)/float64(time.Second)*float64(s.part)+mostWait.Seconds() {
 			t.Errorf("an old debt takes %v", took)
+		}
+	})
+}
+
+func TestWhoOpensManyConnectionsPaysNoFaster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many, each = 200, 50
+		s := newDebts(nil)
+		var wg sync.WaitGroup
+		begun := time.Now()
+		for range many {
+			c := known(t, s, here)
+			c.own.add(time.Hour, 0, time.Now())
+			wg.Go(func() {
+				for range each {
+					read(t, c)
+					look(mostTurn)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(begun); took < each/2*mostWait {
+			t.Errorf("%d connections had %d turns each in %v", many, each, took)
 		}
 	})
 }
