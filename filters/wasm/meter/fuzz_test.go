@@ -1,0 +1,40 @@
+package meter
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// FuzzRewrite has modules rewritten that are none: what wazero takes becomes what it
+// takes, and what it refuses does not.
+func FuzzRewrite(f *testing.F) {
+	seeds, err := filepath.Glob(filepath.Join(specification(f), "v2", "testdata", "*.[0-3].wasm"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range seeds {
+		code, err := os.ReadFile(seed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if len(code) < 4000 {
+			f.Add(code)
+		}
+	}
+	f.Fuzz(func(t *testing.T, code []byte) {
+		metered, err := Rewrite(code)
+		if err != nil {
+			return // what is refused too often, scripts of the specification tell
+		}
+		r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(16))
+		defer r.Close(t.Context())
+		_, before := r.CompileModule(t.Context(), code)
+		_, after := r.CompileModule(t.Context(), metered)
+		if (before == nil) != (after == nil) {
+			t.Fatalf("wazero says %v of it, and %v when it is metered", before, after)
+		}
+	})
+}
