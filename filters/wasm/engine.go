@@ -10,9 +10,11 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/filters/wasm/meter"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -29,7 +31,7 @@ type Engine struct {
 	open  atomic.Int32 // modules that are
 
 	mu       sync.Mutex
-	runtimes map[class]*machine
+	runtimes map[class]wazero.Runtime
 }
 
 // A class of modules shares a runtime: in wazero, the memory limit and what can
@@ -41,16 +43,10 @@ type class struct {
 	lookup    bool
 }
 
-// machine is a runtime of wazero's, with its wheels.
-type machine struct {
-	wazero.Runtime
-	wheels *wheels
-}
-
 // NewEngine returns an engine that keeps compiled code in dir; an empty dir
 // keeps it in memory.
 func NewEngine(dir string, log logr.Logger) (*Engine, error) {
-	e := &Engine{log: log, cache: wazero.NewCompilationCache(), runtimes: map[class]*machine{}}
+	e := &Engine{log: log, cache: wazero.NewCompilationCache(), runtimes: map[class]wazero.Runtime{}}
 	if dir != "" {
 		var err error
 		if e.cache, err = wazero.NewCompilationCacheWithDir(dir); err != nil {
@@ -77,7 +73,7 @@ func (e *Engine) Close(ctx context.Context) error {
 }
 
 // runtime returns the one for a class, and makes it first.
-func (e *Engine) runtime(ctx context.Context, c class) (*machine, error) {
+func (e *Engine) runtime(ctx context.Context, c class) (wazero.Runtime, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r, ok := e.runtimes[c]; ok {
@@ -85,8 +81,7 @@ func (e *Engine) runtime(ctx context.Context, c class) (*machine, error) {
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().
 		WithCompilationCache(e.cache).
-		WithMemoryLimitPages(uint32(c.memoryMiB)*pagesPerMiB).
-		WithCloseOnContextDone(true))
+		WithMemoryLimitPages(uint32(c.memoryMiB)*pagesPerMiB))
 	// All of WASI, as Go needs it to be there: without files, sockets,
 	// environment and a true clock, as none is configured.
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
@@ -99,12 +94,21 @@ func (e *Engine) runtime(ctx context.Context, c class) (*machine, error) {
 	if _, err := host.Instantiate(ctx); err != nil {
 		return nil, fmt.Errorf("provide what guests import: %w", err)
 	}
-	wheels, err := newWheels(ctx, r)
-	if err != nil {
-		return nil, fmt.Errorf("provide wheels: %w", err)
+	if _, err := meterHost(r).Instantiate(ctx); err != nil {
+		return nil, fmt.Errorf("provide the meter: %w", err)
 	}
-	e.runtimes[c] = &machine{r, wheels}
-	return e.runtimes[c], nil
+	e.runtimes[c] = r
+	return r, nil
+}
+
+// meterHost is what has guests end whose time is over, however long they run without
+// calling a function of the host.
+func meterHost(r wazero.Runtime) wazero.HostModuleBuilder {
+	ask := api.GoFunc(func(ctx context.Context, stack []uint64) {
+		ctx.Value(instanceKey{}).(*instance).clock.check()
+		stack[0] = meter.Tank
+	})
+	return r.NewHostModuleBuilder(meter.Module).NewFunctionBuilder().WithGoFunction(ask, nil, []api.ValueType{i32}).Export(meter.Ask)
 }
 
 // Spec is a module and how it shall run.
@@ -134,7 +138,6 @@ type Module struct {
 	log                        logr.Logger
 	runtime                    wazero.Runtime
 	compiled                   wazero.CompiledModule
-	wheels                     *wheels
 	onRequest, onObject, onEnd bool
 	handler, bodies            bool // see handles
 	counters                   *counters
@@ -153,12 +156,16 @@ func (e *Engine) Load(ctx context.Context, s Spec) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := r.CompileModule(ctx, s.Code)
+	metered, err := meter.Rewrite(s.Code)
+	if err != nil {
+		return nil, fmt.Errorf("compile filter %s: %w", s.Name, err)
+	}
+	compiled, err := r.CompileModule(ctx, metered)
 	if err != nil {
 		return nil, fmt.Errorf("compile filter %s: %w", s.Name, err)
 	}
 	m := &Module{
-		engine: e, spec: s, log: e.log.WithValues("filter", s.Name), runtime: r.Runtime, wheels: r.wheels, compiled: compiled, counters: newCounters(),
+		engine: e, spec: s, log: e.log.WithValues("filter", s.Name), runtime: r, compiled: compiled, counters: newCounters(),
 		idle: make(chan *instance, s.Instances), broken: make(chan struct{}, s.Instances),
 	}
 	e.open.Add(1)

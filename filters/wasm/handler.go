@@ -53,7 +53,7 @@ func (m *Module) handleRequest(ctx context.Context, t *roundTrip) (next bool, er
 		return false, err
 	}
 	t.features = i.features
-	word, err := m.invokeFunction(i, i.handleRequest, &call{trip: t})
+	word, err := m.invoke(i, i.handleRequest, &call{trip: t})
 	if err != nil {
 		return false, err
 	}
@@ -88,7 +88,7 @@ func (m *Module) handleResponse(ctx context.Context, t *roundTrip, failed bool) 
 	if failed {
 		isError = 1
 	}
-	if _, err = m.invokeFunction(i, i.handleResponse, &call{trip: t}, uint64(t.context), isError); err == nil {
+	if _, err = m.invoke(i, i.handleResponse, &call{trip: t}, uint64(t.context), isError); err == nil {
 		m.idle <- i
 	}
 	return err

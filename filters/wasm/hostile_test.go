@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -12,12 +13,21 @@ import (
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
+const randomly = `static char big[8 << 20];
+__attribute__((import_module("wasi_snapshot_preview1"), import_name("random_get"))) int random_get(void *, int);
+`
+
 func TestHostileGuestsFailAlone(t *testing.T) {
 	tests := map[string]struct {
 		source string
 		want   error
 	}{
 		"loops":       {`EXPORT(on_request) int f(void) { volatile int x = 0; for (;;) x++; }`, errTimeout},
+		"branches":    {`volatile int n; __attribute__((optnone, noinline)) int g(int x) { return x ? g(x - 1) + g(x - 1) : n; } EXPORT(on_request) int f(void) { return g(60); }`, errTimeout},
+		"fills":       {`static char big[8 << 20]; __attribute__((target("bulk-memory"))) EXPORT(on_request) int f(void) { for (volatile char x;; x++) __builtin_memset(big, x, sizeof big); }`, errTimeout},
+		"asks-wasi":   {randomly + `EXPORT(on_request) int f(void) { for (;;) random_get(big, sizeof big); }`, errTimeout},
+		"by-pointer":  {randomly + `int (*volatile p)(void *, int) = random_get; EXPORT(on_request) int f(void) { for (;;) p(big, sizeof big); }`, errTimeout},
+		"reads":       {`HOST(config_get) long long config_get(const char *p, int n, void *b, int m); EXPORT(on_request) int f(void) { for (;;) config_get("/b", 2, 0, 0); }`, errTimeout},
 		"allocates":   {`EXPORT(on_request) int f(void) { while (__builtin_wasm_memory_grow(0, 16) != -1) {} __builtin_trap(); }`, errFailed},
 		"traps":       {`EXPORT(on_request) int f(void) { __builtin_trap(); }`, errFailed},
 		"recurses":    {`volatile int n; int g(int x) { n++; return g(x + n) + g(x - n) + n; } EXPORT(on_request) int f(void) { return g(1); }`, errFailed},
@@ -35,6 +45,7 @@ func TestHostileGuestsFailAlone(t *testing.T) {
 			s := spec(hostile(t, tt.source))
 			if errors.Is(tt.want, errTimeout) {
 				s.WallClock = 50 * time.Millisecond
+				s.Config = []byte(`{"a":"` + strings.Repeat("x", 1<<22) + `"}`)
 			}
 			m := load(t, s)
 			// More often than there are instances: each that breaks is replaced.
@@ -137,6 +148,30 @@ func TestOthersAreServedWhileAGuestLoops(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestGarbageIsCollectedWhileAGuestLoops has everybody wait for a guest that does not
+// let go of its thread.
+func TestGarbageIsCollectedWhileAGuestLoops(t *testing.T) {
+	s := spec(hostile(t, `EXPORT(on_request) int f(void) { volatile int x = 0; for (;;) x++; }`))
+	s.WallClock = time.Second
+	m := load(t, s)
+	ended := make(chan error)
+	go func() {
+		_, err := m.Request(t.Context(), facts())
+		ended <- err
+	}()
+	for n := 0; ; n++ {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, errTimeout) || n < 10 {
+				t.Errorf("collected %d times, and then %v", n, err)
+			}
+			return
+		default:
+			runtime.GC()
+		}
+	}
 }
 
 func TestAThousandReloadsLeaveNothing(t *testing.T) {

@@ -102,6 +102,7 @@ func (f hostFunction) bind() api.GoModuleFunc {
 		if i.call == nil { // never: guests run in calls only
 			panic(errClosed)
 		}
+		i.clock.check() // some functions take long for what they cost in fuel
 		// One call at a time: one exchange is enough for an instance's life.
 		i.exchange = exchange{call: i.call, instance: i, memory: guest.Memory(), stack: stack}
 		f.do(&i.exchange)

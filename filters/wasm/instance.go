@@ -9,7 +9,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/portico-proxy/portico/core/attention"
 	"github.com/portico-proxy/portico/core/document"
@@ -32,10 +31,7 @@ type instance struct {
 	stack    [2]uint64
 	features uint32 // of http_handler, that the guest enabled when it began
 
-	driver *driver             // nil if the guest has nothing that it calls
-	yield  func(struct{}) bool // the driver's
-
-	onEnd                         api.Function
+	onRequest, onObject, onEnd    api.Function
 	handleRequest, handleResponse api.Function
 }
 
@@ -64,7 +60,6 @@ type deadline struct {
 	context.Context
 	of    *instance
 	timer *time.Timer
-	over  chan struct{}
 
 	began atomic.Int64 // when the call that runs did, see now; 0 if there is none, and tooSlow if it was
 	limit atomic.Int64 // how long it may take, in nanoseconds
@@ -80,7 +75,7 @@ var epoch = time.Now()
 func now() int64 { return int64(time.Since(epoch)) + 1 }
 
 func newDeadline(ctx context.Context, i *instance) *deadline {
-	d := &deadline{Context: context.WithoutCancel(ctx), of: i, over: make(chan struct{})}
+	d := &deadline{Context: context.WithoutCancel(ctx), of: i}
 	d.timer = time.AfterFunc(time.Hour, d.look)
 	d.timer.Stop()
 	return d
@@ -111,7 +106,6 @@ func (d *deadline) look() {
 			return
 		}
 		if began > 0 && d.began.CompareAndSwap(began, tooSlow) {
-			close(d.over)
 			return
 		}
 		if began > 0 {
@@ -124,21 +118,21 @@ func (d *deadline) look() {
 	}
 }
 
-// Value finds the instance that a host function is called by.
+// late reports whether the call that runs has taken too long.
+func (d *deadline) late() bool { return d.began.Load() == tooSlow }
+
+// check traps if it has.
+func (d *deadline) check() {
+	if d.late() {
+		panic(errTimeout)
+	}
+}
+
+// Value finds the instance that a host function is called by. Nothing else is looked
+// for in each call, and what is in vain takes as long as the context is deep.
 func (d *deadline) Value(key any) any {
 	if _, ok := key.(instanceKey); ok {
 		return d.of
-	}
-	return d.Context.Value(key)
-}
-
-// Done is closed when the call that runs has taken too long.
-func (d *deadline) Done() <-chan struct{} { return d.over }
-
-// Err is what wazero closes the guest with.
-func (d *deadline) Err() error {
-	if d.began.Load() == tooSlow {
-		return context.DeadlineExceeded
 	}
 	return nil
 }
@@ -160,17 +154,12 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("instantiate the module: %w", err)
 	}
+	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
+	i.onObject = i.guest.ExportedFunction(abi.ExportOnObject)
 	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
 	i.handleRequest = i.guest.ExportedFunction(exportHandleRequest)
 	i.handleResponse = i.guest.ExportedFunction(exportHandleResponse)
 	if err := i.configure(); err != nil {
-		i.close(ctx)
-		return nil, err
-	}
-	if !m.onRequest && !m.onObject {
-		return i, nil
-	}
-	if i.driver, err = i.drive(ctx); err != nil {
 		i.close(ctx)
 		return nil, err
 	}
@@ -194,11 +183,6 @@ func (i *instance) configure() error {
 
 func (i *instance) close(ctx context.Context) {
 	i.clock.timer.Stop()
-	if i.driver != nil {
-		if err := i.driver.close(ctx); err != nil {
-			i.module.log.Error(err, "close an instance")
-		}
-	}
 	if err := i.guest.Close(ctx); err != nil {
 		i.module.log.Error(err, "close an instance")
 	}
@@ -223,48 +207,36 @@ func (m *Module) acquire(ctx context.Context) (*instance, error) {
 	}
 }
 
-// ask calls a function of the guest about c, on an instance, which is given back, or
-// thrown away.
-func (m *Module) ask(i *instance, what guestFunction, c *call) (answer int32, err error) {
-	err = m.invoke(i, c, func() error {
-		answer, err = i.driver.call(what)
-		return err
-	})
+// ask calls f about c, on an instance, which is given back, or thrown away.
+func (m *Module) ask(i *instance, f api.Function, c *call) (answer int32, err error) {
+	word, err := m.invoke(i, f, c)
 	if err == nil {
 		m.idle <- i
 		err = c.unknown
 	}
-	return answer, err
+	return int32(uint32(word)), err
 }
 
-// invokeFunction calls f about c on an instance, which is thrown away if that
-// fails.
-func (m *Module) invokeFunction(i *instance, f api.Function, c *call, parameters ...uint64) (uint64, error) {
-	copy(i.stack[:], parameters)
-	err := m.invoke(i, c, func() error { return f.CallWithStack(i.clock, i.stack[:]) })
-	return i.stack[0], err
-}
-
-// invoke has a guest look at c, on an instance, which is thrown away if that fails.
-func (m *Module) invoke(i *instance, c *call, guest func() error) error {
+// invoke calls f about c on an instance, which is thrown away if that fails.
+func (m *Module) invoke(i *instance, f api.Function, c *call, parameters ...uint64) (uint64, error) {
 	i.call = c
+	copy(i.stack[:], parameters)
 	began := i.clock.begin(m.spec.WallClock)
-	err := guest()
+	err := f.CallWithStack(i.clock, i.stack[:])
 	inTime := i.clock.end(began)
 	i.call, i.exchange = nil, exchange{}
 	i.finder.Forget()
 	if err == nil && inTime {
-		return nil
+		return i.stack[0], nil
 	}
 	i.close(context.WithoutCancel(i.clock))
 	m.broken <- struct{}{}
 	if errors.Is(err, errNotDeclared) {
-		return errNotDeclared
+		return 0, errNotDeclared
 	}
-	exit := (*sys.ExitError)(nil)
-	if !inTime || errors.As(err, &exit) && exit.ExitCode() == sys.ExitCodeDeadlineExceeded {
-		return errTimeout
+	if !inTime {
+		return 0, errTimeout
 	}
 	m.log.V(1).Info("guest trapped", "reason", clean(err.Error(), abi.MaxLog))
-	return errFailed
+	return 0, errFailed
 }

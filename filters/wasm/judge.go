@@ -25,7 +25,7 @@ func (m *Module) Request(ctx context.Context, facts Facts) (Verdict, error) {
 		return Verdict{}, err
 	}
 	c := &call{facts: facts, effects: true}
-	answer, err := m.ask(i, onRequest, c)
+	answer, err := m.ask(i, i.onRequest, c)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -83,7 +83,7 @@ func (m *Module) Object(ctx context.Context, facts Facts, p Pair) (ObjectVerdict
 	}
 	o := &objects{event: p.Event, previous: p.Previous, current: p.Current, sealed: p.Event == abi.Deleted}
 	c := &call{facts: facts, object: o, effects: true}
-	answer, err := m.ask(i, onObject, c)
+	answer, err := m.ask(i, i.onObject, c)
 	if err != nil {
 		return ObjectVerdict{}, err
 	}
@@ -110,7 +110,7 @@ func (m *Module) Ended(ctx context.Context, facts Facts, e End) error {
 		return err
 	}
 	c := &call{facts: facts, end: &e}
-	if _, err = m.invokeFunction(i, i.onEnd, c); err != nil {
+	if _, err = m.invoke(i, i.onEnd, c); err != nil {
 		return err
 	}
 	m.idle <- i
