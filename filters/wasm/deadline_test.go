@@ -38,6 +38,19 @@ func TestEachCallHasItsOwnTime(t *testing.T) {
 	d.look()
 }
 
+// TestFirstCallHasNoMoreTimeThanOthers looks at the clock of an instance that had long
+// to begin.
+func TestFirstCallHasNoMoreTimeThanOthers(t *testing.T) {
+	m := load(t, spec(fromC(t, guestInC)))
+	i, err := m.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.idle <- i; i.clock.armed.Load() {
+		t.Error("the clock goes on")
+	}
+}
+
 // TestGuestsLiveOnBetweenCalls has a guest in Go collect its garbage, and
 // grow, between calls and in them.
 func TestGuestsLiveOnBetweenCalls(t *testing.T) {

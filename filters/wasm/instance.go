@@ -93,6 +93,13 @@ func (d *deadline) begin(limit time.Duration) (began int64) {
 	return began
 }
 
+// rest has the next call set the timer, however long the one before had.
+func (d *deadline) rest() {
+	if d.timer.Stop() {
+		d.armed.Store(false)
+	}
+}
+
 // end reports whether the call that began then was in time.
 func (d *deadline) end(began int64) bool { return d.began.CompareAndSwap(began, 0) }
 
@@ -143,6 +150,7 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i.call = &call{early: true}
 	defer func() { i.call = nil }()
 	began := i.clock.begin(instantiateTimeout)
+	defer i.clock.rest()
 	defer i.clock.end(began)
 	var err error
 	start := []string{abi.ExportInitialize}
