@@ -7,9 +7,12 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -21,11 +24,7 @@ import (
 // gate is one whose decisions are the test's.
 func gate(t *testing.T, decide authorizer.AuthorizerFunc) *Gate {
 	t.Helper()
-	g := &Gate{watches: map[*openWatch]struct{}{}, review: func() (authorizer.Authorizer, error) { return decide, nil }}
-	if err := g.forget(); err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return newGate(decide)
 }
 
 // pass sends a request for pods through the filter to next.
@@ -108,6 +107,7 @@ func TestOpenWatchesAreJudgedAgain(t *testing.T) {
 			})
 			err := pass(&Filter{Gate: g, Answers: yes}, "watch", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
 				decision, failure = tt.decision, tt.err
+				g.forget()
 				g.judge(t.Context())
 				if ended := r.Context().Err() != nil; ended != tt.ends {
 					t.Errorf("ended: %v, want %v", ended, tt.ends)
@@ -143,18 +143,114 @@ func TestDrainingEndsWatchesFromMemory(t *testing.T) {
 	}
 }
 
+func TestDecisionsHoldForAWhile(t *testing.T) {
+	decision, failure, asked := authorizer.DecisionAllow, error(nil), 0
+	g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		asked++
+		return decision, "", failure
+	})
+	at := time.Unix(1000, 0)
+	g.now = func() time.Time { return at }
+	g.forget()
+	f := &Filter{Gate: g, Answers: yes}
+	for _, step := range []struct {
+		what    string
+		do      func()
+		granted bool
+		asked   int
+	}{
+		{"first", func() {}, true, 1},
+		{"again", func() { decision = authorizer.DecisionDeny }, true, 1},
+		{"when-rbac-has-changed", g.forget, false, 2},
+		{"a-no-again", func() { decision = authorizer.DecisionAllow }, false, 2},
+		{"after-a-while", func() { at = at.Add(decisionTTL + 1) }, true, 3},
+		{"of-nobody", func() { g.forget(); decision, failure = authorizer.DecisionNoOpinion, errors.New("down") }, false, 4},
+		{"of-nobody-again", func() {}, false, 5},
+	} {
+		step.do()
+		granted := false
+		if err := pass(f, "list", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
+			granted = pipeline.Granted(r.Context())
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if granted != step.granted || asked != step.asked {
+			t.Errorf("%s: granted %v after %d reviews; want %v after %d", step.what, granted, asked, step.granted, step.asked)
+		}
+	}
+}
+
+// asking is a question of jane's, changed.
+func asking(change func(*authorizer.AttributesRecord, *user.DefaultInfo)) question {
+	u := &user.DefaultInfo{Name: "jane", UID: "1", Groups: []string{"a", "b"}, Extra: map[string][]string{"x": {"1"}, "y": {"2"}}}
+	a := authorizer.AttributesRecord{
+		User: u, Verb: "list", APIGroup: "apps", APIVersion: "v1", Resource: "deployments", Namespace: "shop", ResourceRequest: true,
+		FieldSelectorRequirements: fields.Requirements{{Operator: "=", Field: "metadata.name", Value: "web"}},
+	}
+	if change != nil {
+		change(&a, u)
+	}
+	return questionOf(a)
+}
+
+func TestADecisionIsAboutOneQuestion(t *testing.T) {
+	app, err := labels.NewRequirement("app", "in", []string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[question]string{asking(nil): "the question itself"}
+	for name, change := range map[string]func(*authorizer.AttributesRecord, *user.DefaultInfo){
+		"user":        func(_ *authorizer.AttributesRecord, u *user.DefaultInfo) { u.Name = "joe" },
+		"uid":         func(_ *authorizer.AttributesRecord, u *user.DefaultInfo) { u.UID = "2" },
+		"groups":      func(_ *authorizer.AttributesRecord, u *user.DefaultInfo) { u.Groups = []string{"a"} },
+		"one-group":   func(_ *authorizer.AttributesRecord, u *user.DefaultInfo) { u.Groups = []string{"ab"} },
+		"extra":       func(_ *authorizer.AttributesRecord, u *user.DefaultInfo) { u.Extra["x"] = []string{"2"} },
+		"verb":        func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Verb = "watch" },
+		"group":       func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.APIGroup = "" },
+		"version":     func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.APIVersion = "v2" },
+		"resource":    func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Resource = "pods" },
+		"subresource": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Subresource = "status" },
+		"namespace":   func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Namespace = "" },
+		"name":        func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Name = "web" },
+		"path":        func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.Path = "/x" },
+		"no-resource": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.ResourceRequest = false },
+		"no-field":    func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.FieldSelectorRequirements = nil },
+		"other-field": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) { a.FieldSelectorRequirements[0].Value = "db" },
+		"field-operator": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) {
+			a.FieldSelectorRequirements[0].Operator = "!="
+		},
+		"bad-fields": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) {
+			a.FieldSelectorParsingErr = errors.New("bad")
+		},
+		"labels": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) {
+			a.LabelSelectorRequirements = labels.Requirements{*app}
+		},
+		"bad-labels": func(a *authorizer.AttributesRecord, _ *user.DefaultInfo) {
+			a.LabelSelectorParsingErr = errors.New("bad")
+		},
+	} {
+		q := asking(change)
+		if other, ok := seen[q]; ok {
+			t.Errorf("%s is taken for %s", name, other)
+		}
+		seen[q] = name
+		if again := asking(change); again != q {
+			t.Errorf("%s is not equal to itself", name)
+		}
+	}
+}
+
 // TestDecisionsAreForgottenTwice has an API server that learns of a change later
 // than the proxy does.
 func TestDecisionsAreForgottenTwice(t *testing.T) {
-	var forgotten atomic.Int32
-	decide := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
-		if forgotten.Load() < 2 { // once, right after the change
+	var asked atomic.Int32
+	g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		if asked.Add(1) <= 2 { // before the change, and right after it
 			return authorizer.DecisionAllow, "", nil
 		}
 		return authorizer.DecisionDeny, "", nil
 	})
-	g := gate(t, decide)
-	g.review = func() (authorizer.Authorizer, error) { forgotten.Add(1); return decide, nil }
 	scheme := fake.NewTestScheme()
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		t.Fatal(err)

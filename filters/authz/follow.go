@@ -47,19 +47,13 @@ func (f *Follower) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			f.forget()
+			f.Gate.forget()
 			again.Reset(settle)
 		case <-again.C:
-			f.forget()
+			f.Gate.forget()
 		case <-tick.C:
 		}
 		f.Gate.judge(ctx)
-	}
-}
-
-func (f *Follower) forget() {
-	if err := f.Gate.forget(); err != nil {
-		f.Log.Error(err, "forget access decisions")
 	}
 }
 

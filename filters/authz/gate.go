@@ -29,11 +29,9 @@ const (
 // their callers would no longer be let through; kube-apiserver itself judges a
 // watch only when it begins.
 type Gate struct {
-	// review makes an authorizer that remembers nothing yet.
-	review  func() (authorizer.Authorizer, error)
-	current atomic.Pointer[authorizer.Authorizer]
-	// before is what was allowed since decisions were last forgotten.
-	before atomic.Pointer[before]
+	reviews authorizer.Authorizer
+	now     func() time.Time
+	known   atomic.Pointer[known]
 
 	mu      sync.Mutex // guards following
 	watches map[*openWatch]struct{}
@@ -49,45 +47,53 @@ type openWatch struct {
 // NewGate returns a gate that asks by SubjectAccessReview, selectors included,
 // under the proxy's own identity.
 func NewGate(client authorizationv1.AuthorizationV1Interface) (*Gate, error) {
-	g := &Gate{watches: map[*openWatch]struct{}{}, review: func() (authorizer.Authorizer, error) {
-		return authorizerfactory.DelegatingAuthorizerConfig{
-			SubjectAccessReviewClient: client,
-			AllowCacheTTL:             decisionTTL,
-			DenyCacheTTL:              decisionTTL,
-			// One try: without a decision the request goes upstream.
-			WebhookRetryBackoff: &wait.Backoff{Steps: 1},
-		}.New()
-	}}
-	return g, g.forget()
+	reviews, err := authorizerfactory.DelegatingAuthorizerConfig{
+		SubjectAccessReviewClient: client,
+		// One try: without a decision the request goes upstream.
+		WebhookRetryBackoff: &wait.Backoff{Steps: 1},
+	}.New()
+	if err != nil {
+		return nil, fmt.Errorf("prepare access reviews: %w", err)
+	}
+	return newGate(reviews), nil
 }
 
-// forget drops all decisions.
-func (g *Gate) forget() error {
-	fresh, err := g.review()
-	if err != nil {
-		return fmt.Errorf("prepare access reviews: %w", err)
+func newGate(reviews authorizer.Authorizer) *Gate {
+	g := &Gate{reviews: reviews, now: time.Now, watches: map[*openWatch]struct{}{}}
+	g.forget()
+	return g
+}
+
+// forget drops all decisions, those that are being made included.
+func (g *Gate) forget() { g.known.Store(newKnown(g.now)) }
+
+// decide is what the API server says, or said a moment ago.
+func (g *Gate) decide(ctx context.Context, a authorizer.Attributes, k *known, q question) (authorizer.Decision, error) {
+	if decision, ok := k.decision(q); ok {
+		return decision, nil
 	}
-	g.current.Store(&fresh)
-	// After decisions, so that nothing is remembered that was decided before.
-	g.before.Store(newBefore())
-	return nil
+	decision, _, err := g.reviews.Authorize(ctx, a)
+	if err == nil {
+		k.decided(q, decision)
+	}
+	return decision, err
 }
 
 // allows reports a yes. An authorizer may err and still allow; the decision is
 // what counts. While nobody can be asked, a yes of before will do if that was within
 // a while; that it was one of before is told.
 func (g *Gate) allows(ctx context.Context, a authorizer.Attributes, within time.Duration) (allowed, before bool) {
-	known := g.before.Load()
-	decision, _, err := (*g.current.Load()).Authorize(ctx, a)
+	known, q := g.known.Load(), questionOf(a)
+	decision, err := g.decide(ctx, a, known, q)
 	allowed = decision == authorizer.DecisionAllow
 	switch {
 	case within == 0:
 	case allowed:
-		known.note(a)
+		known.note(q)
 	case err == nil:
-		known.drop(a)
+		known.drop(q)
 	case upstream.IsGone(err):
-		before = known.allowed(a, within)
+		before = known.allowed(q, within)
 	}
 	return allowed || before, before
 }
@@ -95,7 +101,7 @@ func (g *Gate) allows(ctx context.Context, a authorizer.Attributes, within time.
 // refuses reports a no. That nobody could be asked is none: open watches go on
 // while the API server is gone.
 func (g *Gate) refuses(ctx context.Context, a authorizer.Attributes) bool {
-	decision, _, err := (*g.current.Load()).Authorize(ctx, a)
+	decision, err := g.decide(ctx, a, g.known.Load(), questionOf(a))
 	return decision != authorizer.DecisionAllow && err == nil
 }
 
