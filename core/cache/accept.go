@@ -46,16 +46,61 @@ type form struct {
 	partial bool
 }
 
+// forms are what was agreed upon before: there are few wordings among clients, and to
+// read one takes longer than to find an object. The zero value is ready.
+type forms struct {
+	mu    sync.RWMutex // guards following
+	known map[wording]form
+}
+
+// wording is what a form is agreed upon by.
+type wording struct {
+	accept        string
+	verb          verb
+	custom, human bool
+}
+
+const (
+	// maxForms bounds how many are remembered, and maxAccept how long an Accept of
+	// theirs is, in bytes.
+	maxForms  = 256
+	maxAccept = 512
+)
+
 // negotiate returns the form in which the API server would answer r. It reports
 // false for everything that is not plain JSON or protobuf, or metadata alone.
-func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
-	accept := r.Header.Get("Accept")
-	chosen, ok := negotiation.NegotiateMediaTypeOptions(accept, offered, endpoint{custom})
-	if !ok || !isProduced(accept, custom) || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
+func (s *forms) negotiate(r *http.Request, v verb, custom bool) (form, bool) {
+	w := wording{r.Header.Get("Accept"), v, custom, isHuman(r.UserAgent())}
+	s.mu.RLock()
+	f, known := s.known[w]
+	full := len(s.known) >= maxForms
+	s.mu.RUnlock()
+	if known {
+		return f, true
+	}
+	f, ok := w.negotiate()
+	if ok && !full && len(w.accept) <= maxAccept {
+		s.remember(w, f)
+	}
+	return f, ok
+}
+
+func (s *forms) remember(w wording, f form) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = map[wording]form{}
+	}
+	s.known[w] = f
+}
+
+func (w wording) negotiate() (form, bool) {
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(w.accept, offered, endpoint{w.custom})
+	if !ok || !isProduced(w.accept, w.custom) || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
 		return form{}, false
 	}
 	f := form{partial: chosen.Convert != nil}
-	if f.partial && *chosen.Convert != partialKind(v) {
+	if f.partial && *chosen.Convert != partialKind(w.verb) {
 		return form{}, false
 	}
 	switch chosen.Accepted.MediaTypeSubType {
@@ -63,7 +108,7 @@ func negotiate(r *http.Request, v verb, custom bool) (form, bool) {
 		f.Format = wire.Protobuf
 		return f, true
 	case "json":
-		return f, !isHuman(r.UserAgent())
+		return f, !w.human
 	}
 	return form{}, false
 }

@@ -127,7 +127,7 @@ func (c *Cache) Ask(r *http.Request) (*http.Request, bool) {
 	if !ok || (q.isNewestGet() && c.policy(q.gvr.GroupResource()).Session == nil && q.stale == 0) {
 		return r, false
 	}
-	if f, ok := negotiate(r, q.verb, false); !ok || c.streams.isClosed(q, f.Format) {
+	if f, ok := c.streams.forms.negotiate(r, q.verb, false); !ok || c.streams.isClosed(q, f.Format) {
 		return r, false
 	}
 	return r.WithContext(context.WithValue(r.Context(), askedKey{}, &asked{path: r.URL.Path, query: r.URL.RawQuery, question: *q})), true
@@ -264,7 +264,7 @@ func (c *Cache) await(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if !q.resolve(known) {
 		return nil, telemetry.PassedUnsupported
 	}
-	f, ok := negotiate(r, q.verb, known.Custom)
+	f, ok := c.streams.forms.negotiate(r, q.verb, known.Custom)
 	if !ok {
 		return nil, telemetry.PassedUnsupported
 	}

@@ -76,7 +76,7 @@ func (c *Cache) ungranted(r *http.Request) string {
 		return telemetry.PassedUnsupported
 	}
 	p := c.policy(q.gvr.GroupResource())
-	f, ok := negotiate(r, q.verb, false)
+	f, ok := c.streams.forms.negotiate(r, q.verb, false)
 	switch {
 	case !ok:
 		return telemetry.PassedUnsupported

@@ -342,7 +342,7 @@ func (c *Cache) prepareStale(w http.ResponseWriter, r *http.Request, q *question
 	if known.schema == nil || !q.resolve(known.schema) {
 		return nil
 	}
-	f, ok := negotiate(r, q.verb, known.schema.Custom)
+	f, ok := s.forms.negotiate(r, q.verb, known.schema.Custom)
 	if !ok {
 		return nil
 	}

@@ -33,6 +33,7 @@ type streams struct {
 	// restored is told of resources whose revisions went backwards.
 	restored func(schema.GroupResource)
 	ended    tally // by reason
+	forms    forms
 
 	wg sync.WaitGroup
 	mu sync.Mutex // guards following

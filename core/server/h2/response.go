@@ -127,11 +127,15 @@ func appendField(fields []hpack.HeaderField, name string, values []string) []hpa
 	}
 	for _, v := range values {
 		if httpguts.ValidHeaderFieldValue(v) {
-			fields = append(fields, hpack.HeaderField{Name: lower(name), Value: v})
+			fields = append(fields, hpack.HeaderField{Name: lower(name), Value: v, Sensitive: isUnique(name)})
 		}
 	}
 	return fields
 }
+
+// isUnique reports fields whose values are not sent again on a connection. To
+// remember them would cost both sides, and what is remembered for them.
+func isUnique(name string) bool { return name == "Audit-Id" || name == "Content-Length" }
 
 // lower is name as HTTP/2 has it.
 func lower(name string) string {
