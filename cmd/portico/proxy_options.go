@@ -76,6 +76,7 @@ func defaultProxyOptions() *proxyOptions {
 		drainTimeout:   20 * time.Second,
 		watchCache:     true,
 		watchPolicies:  true,
+		ownHTTP2:       true,
 		decisions:      decisionOptions{sample: 1, perSecond: 100, mask: []string{"user.extra"}},
 		cacheMemory:    resource.QuantityValue{Quantity: resource.MustParse("512Mi")},
 		lookupMemory:   resource.QuantityValue{Quantity: resource.MustParse("64Mi")},
@@ -120,7 +121,7 @@ func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.keyFile, "tls-private-key-file", o.keyFile, "Key of --tls-cert-file.")
 	f.StringVar(&o.certDir, "cert-dir", o.certDir, "Directory of the self-signed certificate.")
 	f.IntVar(&o.maxStreams, "http2-max-streams-per-connection", o.maxStreams, "How many requests one HTTP/2 connection may have open.")
-	f.BoolVar(&o.ownHTTP2, "own-http2", o.ownHTTP2, "Serve HTTP/2 with the proxy's own server, which takes less processor time where answers are small, and not with net/http's.")
+	f.BoolVar(&o.ownHTTP2, "own-http2", o.ownHTTP2, "Serve HTTP/2 with the proxy's own server, which takes less processor time where answers are small; false serves it with net/http's.")
 	f.IntVar(&o.maxConnections, "max-connections", o.maxConnections, "How many connections there may be. Beyond, an address that has few takes one from the address that has the most. 0 means half of the files that the process may open, and no more than 20000.")
 	f.IntVar(&o.maxRequests, "max-requests-inflight", o.maxRequests, "How many requests are answered at a time, besides lists, watches, and what a cluster needs to live. Others wait for their callers' turns; none gets more than three quarters.")
 	f.IntVar(&o.maxLists, "max-lists-inflight", o.maxLists, "How many lists are answered at a time.")

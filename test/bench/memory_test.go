@@ -24,8 +24,8 @@ func BenchmarkMemory(b *testing.B) {
 	bed.warm(b)
 	b.Run("get", bed.memoryGet)
 	b.Run("session-get", bed.sessionGet)
-	b.Run("own-get", bed.ownGet)
-	b.Run("own-session-get", bed.ownSessionGet)
+	b.Run("net-get", bed.netGet)
+	b.Run("net-session-get", bed.netSessionGet)
 	b.Run("list", bed.memoryList)
 	b.Run("resident", bed.memoryResident)
 	b.Run("fan-out", bed.fanOut)
@@ -136,12 +136,12 @@ const (
 // answers take.
 func (t *bed) memoryGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion) }
 
-// ownServer has the proxy serve HTTP/2 itself.
-const ownServer = "--own-http2"
+// netServer has net/http serve HTTP/2.
+const netServer = "--own-http2=false"
 
-// ownGet is memoryGet from a proxy that does.
-func (t *bed) ownGet(b *testing.B) {
-	fresh := t.another(b, "--watch-cache", ownServer)
+// netGet is memoryGet from a proxy that does.
+func (t *bed) netGet(b *testing.B) {
+	fresh := t.another(b, "--watch-cache", netServer)
 	c := fresh.client(b)
 	for t.servedBy(b, c, question{path: t.objects.one() + anyVersion, accept: asProtobuf}) != "cache" {
 		<-time.After(100 * time.Millisecond)
@@ -163,8 +163,8 @@ spec:
 // was last written through it.
 func (t *bed) sessionGet(b *testing.B) { t.inSession(b) }
 
-// ownSessionGet is sessionGet from a proxy that serves HTTP/2 itself.
-func (t *bed) ownSessionGet(b *testing.B) { t.inSession(b, ownServer) }
+// netSessionGet is sessionGet from a proxy whose HTTP/2 is net/http's.
+func (t *bed) netSessionGet(b *testing.B) { t.inSession(b, netServer) }
 
 func (t *bed) inSession(b *testing.B, flags ...string) {
 	b.Helper()

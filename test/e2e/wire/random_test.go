@@ -39,9 +39,9 @@ func TestRandomReadsAreAnsweredFromMemoryAsDirectly(t *testing.T) {
 	}
 }
 
-// TestOwnServerOfHTTP2AnswersAsDirectly does both with the server that is not Go's.
-func TestOwnServerOfHTTP2AnswersAsDirectly(t *testing.T) {
-	p := remembering(t, "--own-http2")
+// TestNetHTTPsServerAnswersAsDirectly does both with Go's server of HTTP/2.
+func TestNetHTTPsServerAnswersAsDirectly(t *testing.T) {
+	p := remembering(t, "--own-http2=false")
 	compareSeeds(t, func(n uint64) {
 		compareRequest(t, proxied(p), n, []func(maker) random{maker.request, maker.read}[n%2])
 	})
