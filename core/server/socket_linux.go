@@ -64,38 +64,42 @@ func (t *transfer) end() {
 
 // read reports whether there was anything to read, an end or a fault included.
 func (t *transfer) read(fd uintptr) bool {
-	n, err := call(syscall.SYS_READ, fd, t.bytes)
-	if err == syscall.EAGAIN {
+	n, errno := call(syscall.SYS_READ, fd, t.bytes)
+	if errno == syscall.EAGAIN {
 		t.waited = true
 		return false
 	}
-	t.done, t.fault = n, os.NewSyscallError("read", err)
+	t.done = n
+	if errno != 0 {
+		t.fault = os.NewSyscallError("read", errno)
+	}
 	return true
 }
 
 // write reports whether all is written, or cannot be.
 func (t *transfer) write(fd uintptr) bool {
 	for t.done < len(t.bytes) {
-		n, err := call(syscall.SYS_WRITE, fd, t.bytes[t.done:])
-		if err == syscall.EAGAIN {
+		n, errno := call(syscall.SYS_WRITE, fd, t.bytes[t.done:])
+		switch errno {
+		case 0:
+			t.done += n
+		case syscall.EAGAIN:
 			return false
-		}
-		if err != nil {
-			t.fault = os.NewSyscallError("write", err)
+		default:
+			t.fault = os.NewSyscallError("write", errno)
 			return true
 		}
-		t.done += n
 	}
 	return true
 }
 
 // call reads or writes p, of which there is some.
-func call(what, fd uintptr, p []byte) (int, error) {
+func call(what, fd uintptr, p []byte) (n int, errno syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall(what, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		done, _, errno := syscall.RawSyscall(what, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch errno {
 		case 0:
-			return int(n), nil
+			return int(done), 0
 		case syscall.EINTR:
 			continue
 		}
