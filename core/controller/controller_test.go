@@ -418,6 +418,15 @@ func TestOnlyNewsIsWritten(t *testing.T) {
 		"refusal-over-acceptance": {say(yes, 1, "n2"), say(no, 1, "n1"), true},
 		"acceptance-over-refusal": {say(no, 1, "some (n2)"), say(yes, 1, "n1"), false},
 		"own-refusal-taken-back":  {metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "bad (n1)"}, say(yes, 1, "n1"), true},
+		"own-refusal-again":       {say(no, 1, "n1"), say(no, 1, "n1"), false},
+		"own-refusal-in-other-words": {
+			metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "not there (n1)"},
+			metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "bad (n1)"}, true,
+		},
+		"other-words-for-anothers": {
+			metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "not there (n2)"},
+			metav1.Condition{Type: config.Accepted, Status: no, ObservedGeneration: 1, Message: "bad (n1)"}, false,
+		},
 	} {
 		if got := c.isNews([]metav1.Condition{tt.is}, tt.want); got != tt.news {
 			t.Errorf("%s: %v", name, got)

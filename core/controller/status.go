@@ -97,18 +97,26 @@ func (c *Controller) signature() string { return fmt.Sprintf(" (%s)", c.By) }
 
 // isNews reports whether want has to be written. Proxies of different versions
 // may disagree. Then a refusal stands until the policy changes: somebody is to
-// look at it. Only who refused can take it back.
+// look at it. Only who refused can take it back, or give another reason: a file
+// that is there by now may be a bad one.
 func (c *Controller) isNews(conditions []metav1.Condition, want metav1.Condition) bool {
 	is := meta.FindStatusCondition(conditions, want.Type)
 	switch {
 	case is == nil || is.ObservedGeneration < want.ObservedGeneration:
 		return true
-	case is.ObservedGeneration > want.ObservedGeneration || is.Status == want.Status:
+	case is.ObservedGeneration > want.ObservedGeneration:
 		return false
+	case is.Status == want.Status:
+		return want.Status == metav1.ConditionFalse && is.Message != want.Message && c.signed(is)
 	case isDated(&want):
 		return want.LastTransitionTime.After(is.LastTransitionTime.Time)
 	}
-	return want.Status == metav1.ConditionFalse || strings.HasSuffix(is.Message, c.signature())
+	return want.Status == metav1.ConditionFalse || c.signed(is)
+}
+
+// signed reports a refusal of this proxy.
+func (c *Controller) signed(is *metav1.Condition) bool {
+	return strings.HasSuffix(is.Message, c.signature())
 }
 
 // report writes what nobody has written by now.
