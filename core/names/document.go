@@ -57,8 +57,17 @@ func isStatus(raw []byte) bool {
 	return document.Text(raw, "/kind") == "Status" && document.Text(raw, "/apiVersion") == "v1"
 }
 
-// frame returns an event of a watch.
+// frame returns an event of a watch. That of an object is the same for all watchers;
+// what else there is depends on who asked for what.
 func (r *reader) frame(raw []byte) ([]byte, error) {
+	switch document.Text(raw, "/object/kind") {
+	case "", "Status", "Table":
+		return r.event(raw)
+	}
+	return r.memo.told(r.resource, raw, r.event)
+}
+
+func (r *reader) event(raw []byte) ([]byte, error) {
 	return document.Edit(raw, func(name, value []byte) ([]byte, error) {
 		if string(name) == "object" {
 			return r.read(value)

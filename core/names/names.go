@@ -20,12 +20,13 @@ type Mapping struct {
 	// Names that are told one by one, both ways.
 	cluster, virtual map[string]string
 	key              string
+	memo             *memo
 }
 
 // New returns the mapping by which prefix stands before the tenant's names, but for
 // those in renamed, which are the tenant's with the cluster's.
 func New(prefix string, renamed map[string]string) *Mapping {
-	m := &Mapping{prefix: prefix, cluster: maps.Clone(renamed), virtual: map[string]string{}}
+	m := &Mapping{prefix: prefix, cluster: maps.Clone(renamed), virtual: map[string]string{}, memo: &memo{}}
 	parts := []string{prefix}
 	for _, own := range slices.Sorted(maps.Keys(renamed)) {
 		m.virtual[renamed[own]] = own
