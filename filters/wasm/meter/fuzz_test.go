@@ -3,6 +3,7 @@ package meter
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -33,6 +34,9 @@ func FuzzRewrite(f *testing.F) {
 		defer r.Close(t.Context())
 		_, before := r.CompileModule(t.Context(), code)
 		_, after := r.CompileModule(t.Context(), metered)
+		if before != nil && strings.Contains(before.Error(), "section custom") {
+			return // names that cannot be read are left out
+		}
 		if (before == nil) != (after == nil) {
 			t.Fatalf("wazero says %v of it, and %v when it is metered", before, after)
 		}
