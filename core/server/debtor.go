@@ -87,11 +87,15 @@ func (c *debtor) await(d time.Duration) {
 }
 
 // Write ends the turn of a handshake: until its first answer it does nothing but
-// compute.
+// compute. Later it pays for frames with which the client makes room for more:
+// who reads a long list, or a busy watch, sends many of them and no requests.
 func (c *debtor) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	if !c.shaken {
-		c.turn(time.Now())
+	now := time.Now()
+	if c.shaken {
+		c.own.add(-time.Duration(len(p))*earnedByte, connectionPardon, now)
+	} else {
+		c.turn(now)
 		c.shaken = true
 	}
 	c.mu.Unlock()
@@ -115,7 +119,8 @@ func (c *debtor) Close() error {
 
 const (
 	// earned is what a request that is answered is worth, and earnedByte what each
-	// byte of its body is: more than reading them costs.
+	// byte of its body and of what is sent are: more than reading them, and that
+	// there is room for more, costs.
 	earned     = time.Millisecond
 	earnedByte = 10 * time.Nanosecond
 	// givenUp is what a request costs whose client does not wait for the answer,

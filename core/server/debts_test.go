@@ -91,7 +91,8 @@ func TestWhoIsAnsweredNeverWaits(t *testing.T) {
 			}
 			ask(c, http.StatusCreated, 1<<20)
 		},
-		"upgrades": func(c *debtor) { c.answered(httptest.NewRequest(http.MethodGet, "/", nil), &outcome{hijacked: true}) },
+		"long-answers": func(c *debtor) { _, _ = c.Write(make([]byte, 64<<10)) },
+		"upgrades":     func(c *debtor) { c.answered(httptest.NewRequest(http.MethodGet, "/", nil), &outcome{hijacked: true}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
