@@ -130,9 +130,13 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Write lets others run after a part of a long answer, so that they need not wait
+// for all of it.
 func (s *socket) Write(p []byte) (int, error) {
 	if len(p) > mostRaw {
-		return s.TCPConn.Write(p)
+		n, err := s.TCPConn.Write(p)
+		runtime.Gosched()
+		return n, err
 	}
 	s.out.begin(p)
 	defer s.out.end()
