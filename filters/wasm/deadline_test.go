@@ -1,9 +1,12 @@
 package wasm
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/portico-proxy/portico/filters/wasm/meter"
 	"github.com/portico-proxy/portico/plugins/tck"
 )
 
@@ -48,6 +51,40 @@ func TestFirstCallHasNoMoreTimeThanOthers(t *testing.T) {
 	}
 	if m.idle <- i; i.clock.armed.Load() {
 		t.Error("the clock goes on")
+	}
+}
+
+// TestInstanceThatBeganLateIsNone has a guest found late when it asks no more, and begin
+// all the same: nothing would end its calls.
+func TestInstanceThatBeganLateIsNone(t *testing.T) {
+	code := hostile(t, `__attribute__((import_module("test"), import_name("dawdle"))) void dawdle(void);
+EXPORT(configure) int f(void) { dawdle(); return 0; } EXPORT(on_request) int g(void) { for (volatile int x = 0;; x++); }`)
+	s, e := spec(code), engine(t)
+	r, err := e.runtime(t.Context(), s.class())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := (*deadline)(nil)
+	dawdle := func(ctx context.Context) {
+		clock = ctx.Value(instanceKey{}).(*instance).clock
+		for clock.limit.Store(1); !clock.late(); {
+			clock.look()
+		}
+	}
+	if _, err := r.NewHostModuleBuilder("test").NewFunctionBuilder().WithFunc(dawdle).Export("dawdle").Instantiate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	metered, err := meter.Rewrite(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := r.CompileModule(t.Context(), metered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Module{engine: e, spec: s, runtime: r, compiled: compiled}
+	if i, err := m.instantiate(t.Context()); i != nil || !errors.Is(err, errTimeout) || !clock.late() {
+		t.Errorf("there is one: %t, %v", i != nil, err)
 	}
 }
 

@@ -151,7 +151,6 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	defer func() { i.call = nil }()
 	began := i.clock.begin(instantiateTimeout)
 	defer i.clock.rest()
-	defer i.clock.end(began)
 	var err error
 	start := []string{abi.ExportInitialize}
 	if m.handler {
@@ -160,6 +159,7 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i.guest, err = m.runtime.InstantiateModule(i.clock, m.compiled, wazero.NewModuleConfig().
 		WithName("").WithArgs("filter").WithStartFunctions(start...))
 	if err != nil {
+		i.clock.end(began)
 		return nil, fmt.Errorf("instantiate the module: %w", err)
 	}
 	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
@@ -167,7 +167,12 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
 	i.handleRequest = i.guest.ExportedFunction(exportHandleRequest)
 	i.handleResponse = i.guest.ExportedFunction(exportHandleResponse)
-	if err := i.configure(); err != nil {
+	err = i.configure()
+	// A guest may be found late when it asks no more. Its clock has stopped for good.
+	if !i.clock.end(began) && err == nil {
+		err = errTimeout
+	}
+	if err != nil {
 		i.close(ctx)
 		return nil, err
 	}
