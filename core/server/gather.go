@@ -19,6 +19,8 @@ const (
 	gatherSize = 8 * (recordSize + 256)
 	// gatherTime bounds how long a record may wait for the next.
 	gatherTime = time.Millisecond
+	// closeTime bounds how long the last of an answer may take.
+	closeTime = time.Second
 )
 
 // gathering is a listener whose connections hand long answers to the kernel
@@ -123,6 +125,20 @@ func (c *gatheringConn) hold(p []byte) bool {
 	*c.held = append(*c.held, p...)
 	c.full = len(p) >= recordSize
 	return true
+}
+
+// Close sends what is held: the last record of an answer may be a full one.
+func (c *gatheringConn) Close() error {
+	// Who writes sends it all himself, if the client takes it.
+	if c.mu.TryLock() {
+		if c.held != nil {
+			// TLS has set one that is over.
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(closeTime))
+			_ = c.flush()
+		}
+		c.mu.Unlock()
+	}
+	return c.Conn.Close()
 }
 
 // await sends what is held in time, whatever comes.

@@ -2,10 +2,12 @@ package server
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -54,6 +56,25 @@ func TestFullRecordsGoTogether(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestNothingIsLostAtTheEnd closes after a record that is full.
+func TestNothingIsLostAtTheEnd(t *testing.T) {
+	certificates := httptest.NewTLSServer(nil)
+	defer certificates.Close()
+	for _, size := range []int{recordSize, 2 * recordSize, 2*recordSize + 1} {
+		served, client := socketPair(t)
+		s := tls.Server(&gatheringConn{Conn: served, patience: time.Hour}, certificates.TLS)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := s.Write(record(size))
+			sent <- errors.Join(err, s.Close())
+		}()
+		got, err := io.ReadAll(tls.Client(client, &tls.Config{InsecureSkipVerify: true})) //nolint:gosec // it is a test's own
+		if err := errors.Join(err, <-sent); err != nil || len(got) != size {
+			t.Errorf("of %d bytes %d came: %v", size, len(got), err)
+		}
 	}
 }
 

@@ -130,13 +130,9 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write lets others run after a part of a long answer, so that they need not wait
-// for all of it.
 func (s *socket) Write(p []byte) (int, error) {
 	if len(p) > mostRaw {
-		n, err := s.TCPConn.Write(p)
-		runtime.Gosched()
-		return n, err
+		return s.TCPConn.Write(p)
 	}
 	s.out.begin(p)
 	defer s.out.end()
