@@ -92,9 +92,10 @@ func (c *debtor) await(d time.Duration) {
 func (c *debtor) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	now := time.Now()
-	if c.shaken {
+	switch {
+	case c.shaken:
 		c.own.add(-time.Duration(len(p))*earnedByte, connectionPardon, now)
-	} else {
+	case len(p) > helloRetry:
 		c.turn(now)
 		c.shaken = true
 	}
@@ -124,9 +125,14 @@ const (
 	earned     = time.Millisecond
 	earnedByte = 10 * time.Nanosecond
 	// givenUp is what a request costs whose client does not wait for the answer,
-	// with a nanosecond for each byte that was sent, and tooLarge one that is.
-	givenUp  = time.Millisecond
-	tooLarge = 5 * time.Millisecond
+	// with givenUpByte for each byte that was sent, which had earned something, and
+	// tooLarge one that is.
+	givenUp     = time.Millisecond
+	givenUpByte = earnedByte + time.Nanosecond
+	tooLarge    = 5 * time.Millisecond
+	// helloRetry is more than what a server says that has the client begin again,
+	// which costs next to nothing, in bytes.
+	helloRetry = 128
 	// bulkyByte is what each byte of a request's head costs from bulkyHead on: much of
 	// it is unpacked at once, for which a turn is too short.
 	bulkyByte = 20 * time.Nanosecond
@@ -142,15 +148,15 @@ func (c *debtor) answered(r *http.Request, o *outcome) {
 	head := headOf(r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.exempt {
+		return
+	}
 	if head > bulkyHead {
 		c.own.add(time.Duration(head)*bulkyByte, connectionPardon, now)
 	}
-	switch {
-	case o.hijacked:
-		c.exempt = true // what is said on it now is no request
-	case r.Context().Err() != nil:
+	if r.Context().Err() != nil {
 		if now.Sub(o.begun) < lasting {
-			c.own.add(givenUp+time.Duration(o.bytes)*time.Nanosecond, connectionPardon, now)
+			c.own.add(givenUp+time.Duration(o.bytes)*givenUpByte, connectionPardon, now)
 		}
 		return
 	}
@@ -163,6 +169,13 @@ func (c *debtor) answered(r *http.Request, o *outcome) {
 		c.debts.charge(c.address, -c.greeting, now)
 		c.greeting = 0
 	}
+}
+
+// upgraded says that what is said on c from now on is no request.
+func (c *debtor) upgraded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exempt, c.own.owed, c.since = true, 0, time.Time{}
 }
 
 // headOf is about how long the head of r was, in bytes.
@@ -179,10 +192,10 @@ func headOf(r *http.Request) int {
 // outcome is what became of a request.
 type outcome struct {
 	http.ResponseWriter
-	begun    time.Time
-	code     int
-	bytes    int64
-	hijacked bool
+	of    *debtor
+	begun time.Time
+	code  int
+	bytes int64
 }
 
 // Unwrap lets http.ResponseController reach what is not watched.
@@ -203,8 +216,11 @@ func (o *outcome) Write(p []byte) (int, error) {
 
 // Hijack takes the connection out of what is counted.
 func (o *outcome) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	o.hijacked = true
-	return http.NewResponseController(o.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(o.ResponseWriter).Hijack()
+	if err == nil {
+		o.of.upgraded()
+	}
+	return conn, rw, err
 }
 
 type debtorKey struct{}
@@ -231,7 +247,7 @@ func counting(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		o := &outcome{ResponseWriter: w, begun: time.Now()}
+		o := &outcome{ResponseWriter: w, of: c, begun: time.Now()}
 		defer c.answered(r, o)
 		next.ServeHTTP(o, r)
 	})

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -40,7 +41,7 @@ func known(t *testing.T, s *debts, from net.IP) *debtor {
 	t.Helper()
 	c := newcomer(s, from)
 	read(t, c)
-	_, _ = c.Write(nil)
+	_, _ = c.Write(make([]byte, helloRetry+1))
 	return c
 }
 
@@ -92,7 +93,6 @@ func TestWhoIsAnsweredNeverWaits(t *testing.T) {
 			ask(c, http.StatusCreated, 1<<20)
 		},
 		"long-answers": func(c *debtor) { _, _ = c.Write(make([]byte, 64<<10)) },
-		"upgrades":     func(c *debtor) { c.answered(httptest.NewRequest(http.MethodGet, "/", nil), &outcome{hijacked: true}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -108,6 +108,70 @@ func TestWhoIsAnsweredNeverWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// hijackable is a ResponseWriter whose connection can be had.
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
+
+func TestUpgradedConnectionsNeverWait(t *testing.T) {
+	for name, tt := range map[string]struct {
+		w     http.ResponseWriter
+		waits bool
+	}{
+		"upgraded": {w: hijackable{httptest.NewRecorder()}},
+		"refused":  {w: httptest.NewRecorder(), waits: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				waited := false
+				c := known(t, newDebts(func(string, time.Duration) { waited = true }), here)
+				r := httptest.NewRequest(http.MethodGet, "/", nil)
+				counting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					if _, _, err := http.NewResponseController(w).Hijack(); (err != nil) != tt.waits {
+						t.Error(err)
+					}
+					for range 1000 {
+						read(t, c)
+						look(mostTurn)
+					}
+				})).ServeHTTP(tt.w, r.WithContext(context.WithValue(r.Context(), debtorKey{}, c)))
+				if waited != tt.waits {
+					t.Errorf("waited: %v, want %v", waited, tt.waits)
+				}
+			})
+		})
+	}
+}
+
+func TestListsThatAreGivenUpEarnNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := known(t, newDebts(nil), here)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		const size = 1 << 20
+		_, _ = c.Write(make([]byte, size))
+		c.answered(httptest.NewRequestWithContext(gone, http.MethodGet, "/", nil), &outcome{begun: time.Now(), bytes: size})
+		if _, _ = c.Write(make([]byte, size)); c.own.owed < givenUp {
+			t.Errorf("after one list that was given up and one that was read %v is owed", c.own.owed)
+		}
+	})
+}
+
+func TestHandshakesThatBeginAgainCostAsMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newDebts(nil)
+		c := newcomer(s, here)
+		for _, flight := range []int{93, 1000} { // the first has the client try again
+			read(t, c)
+			look(mostGreeting)
+			_, _ = c.Write(make([]byte, flight))
+		}
+		if owed := s.of[here.String()].owed; owed < mostGreeting {
+			t.Errorf("%v is owed", owed)
+		}
+	})
 }
 
 func TestRequestsThatComeToNothingCost(t *testing.T) {
@@ -153,7 +217,7 @@ func TestHandshakesForNothingDelayTheirAddress(t *testing.T) {
 			c := newcomer(s, from)
 			waited = read(t, c)
 			look(time.Millisecond)
-			_, _ = c.Write(nil)
+			_, _ = c.Write(make([]byte, helloRetry+1))
 			if asks {
 				ask(c, http.StatusOK, -1)
 			}
