@@ -197,9 +197,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 	if d.Tokens, err = authn.Reviewer(client.AuthenticationV1()); err != nil {
 		return filters.Deps{}, err
 	}
-	if d.Gate, err = authz.NewGate(client.AuthorizationV1()); err != nil {
-		return filters.Deps{}, err
-	}
+	d.Gate = authz.NewGate(client.AuthorizationV1())
 	rooms := body.NewRooms()
 	d.Rooms = rooms
 	d.Nodes = p.nodes(client, o, rooms)

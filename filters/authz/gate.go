@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/plugin/pkg/authorizer/webhook"
+	"k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
 	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 
 	"github.com/portico-proxy/portico/core/upstream"
@@ -46,16 +48,26 @@ type openWatch struct {
 
 // NewGate returns a gate that asks by SubjectAccessReview, selectors included,
 // under the proxy's own identity.
-func NewGate(client authorizationv1.AuthorizationV1Interface) (*Gate, error) {
-	reviews, err := authorizerfactory.DelegatingAuthorizerConfig{
-		SubjectAccessReviewClient: client,
-		// One try: without a decision the request goes upstream.
-		WebhookRetryBackoff: &wait.Backoff{Steps: 1},
-	}.New()
+func NewGate(client authorizationv1.AuthorizationV1Interface) *Gate {
+	r := &reviews{client, authorizerfactory.NewDelegatingAuthorizerMetrics()}
+	return newGate(authorizer.AuthorizerFunc(r.ask))
+}
+
+// reviews asks the API server.
+type reviews struct {
+	client  authorizationv1.AuthorizationV1Interface
+	metrics metrics.AuthorizerMetrics
+}
+
+// ask asks by an authorizer that is new each time: it remembers thousands of
+// questions, however long callers made their selectors.
+func (r *reviews) ask(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	once := wait.Backoff{Steps: 1} // without a decision the request goes upstream
+	w, err := webhook.NewFromInterface(r.client, 0, 0, once, authorizer.DecisionNoOpinion, r.metrics, nil)
 	if err != nil {
-		return nil, fmt.Errorf("prepare access reviews: %w", err)
+		return authorizer.DecisionNoOpinion, "", fmt.Errorf("prepare an access review: %w", err)
 	}
-	return newGate(reviews), nil
+	return w.Authorize(ctx, a)
 }
 
 func newGate(reviews authorizer.Authorizer) *Gate {
