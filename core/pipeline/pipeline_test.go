@@ -284,7 +284,7 @@ func TestLongSelectorsAreNotReadAndChangeNothing(t *testing.T) {
 	long := "x in (" + strings.Repeat("n,", longSelector) + "n)"
 	for _, target := range []string{
 		"/api/v1/pods?watch=true&", "/api/v1/pods?watch=false&", "/api/v1/pods?watch&", "/api/v1/watch/pods?", "/api/v1/pods/web?", "/version?",
-		"/api/v1/pods?limit=1&", "/api/v1/pods?fieldSelector=metadata.name%3Dweb&", "/api/v1/watch/namespaces/shop/pods/web?",
+		"/api/v1/pods?limit=1&", "/api/v1/pods?fieldSelector=&", "/api/v1/pods?fieldSelector=metadata.name%3Dweb&", "/api/v1/watch/namespaces/shop/pods/web?",
 	} {
 		for _, method := range []string{http.MethodGet, http.MethodDelete} {
 			r := httptest.NewRequest(method, target+url.Values{"labelSelector": {long}}.Encode(), nil)

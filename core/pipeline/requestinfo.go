@@ -40,7 +40,7 @@ func resolve(r *http.Request) (*request.RequestInfo, error) {
 	labels, read := query.Get("labelSelector"), url.Values{"watch": query["watch"]}
 	// Most queries are seen at a glance to parse: any resourceVersion does. What a
 	// long selector of labels says matters only to what one of fields does.
-	if long := len(labels) > longSelector && !query.Has("fieldSelector"); long {
+	if long := len(labels) > longSelector && query.Get("fieldSelector") == ""; long {
 		read.Set("labelSelector", "long")
 	} else if len(query) == 0 || len(query) == 1 && query.Has("resourceVersion") || metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, &metainternalversion.ListOptions{}) == nil {
 		return requestInfo.NewRequestInfo(r)
