@@ -40,15 +40,18 @@ const (
 )
 
 // isPassing reports failures that say nothing about the collection. A 500 may be about
-// the question.
+// the question, and a 501 is: whoever cannot answer it can perhaps answer another.
 func isPassing(err error) bool {
 	var said apierrors.APIStatus
 	switch {
 	case errors.Is(err, wire.ErrMalformed), apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge):
 		return false
 	case errors.As(err, &said):
-		code := said.Status().Code
-		return code == http.StatusTooManyRequests || code > http.StatusInternalServerError
+		switch said.Status().Code {
+		case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return false
 	}
 	return true
 }

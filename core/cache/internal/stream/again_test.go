@@ -192,6 +192,29 @@ func TestStreamsGoOnWhereTheyWere(t *testing.T) {
 	}
 }
 
+// TestCollectionsAreListedWhereTheyCannotBeStreamed has upstream not know how to send
+// objects by a watch.
+func TestCollectionsAreListedWhereTheyCannotBeStreamed(t *testing.T) {
+	for _, code := range []int{http.StatusNotImplemented, http.StatusHTTPVersionNotSupported} {
+		l := &line{says: []reply{func(r *http.Request) (*http.Response, error) {
+			switch q := r.URL.Query(); {
+			case q.Get("sendInitialEvents") != "":
+				return refuses(code, "")(r)
+			case q.Get("watch") != "":
+				return sends("", nil)(r)
+			}
+			return sends(listAt12, io.EOF)(r)
+		}}}
+		along(t, l, func(t *testing.T, s *Stream) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if st := s.Loaded(ctx); st == nil || st.Applied != 12 {
+				t.Errorf("after a %d: nothing but %v", code, l.requests())
+			}
+		})
+	}
+}
+
 // TestBrokenLoadsAreBackedOff has the line break whenever a collection has been half
 // loaded.
 func TestBrokenLoadsAreBackedOff(t *testing.T) {
