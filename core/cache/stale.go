@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -50,6 +51,9 @@ func (c *Cache) outage(gr schema.GroupResource) *outage {
 // probe asks how new a linearizable read must be.
 func (a *answer) probe() (uint64, error) {
 	now, err := a.cache.newest(a.r.Context(), a.entry)
+	if paused := (*stream.PausedError)(nil); errors.As(err, &paused) {
+		return 0, err // the caller's own request will find out
+	}
 	if a.r.Context().Err() == nil && a.stale > 0 {
 		a.gone = upstream.IsGone(err)
 		a.cache.outage(a.gvr.GroupResource()).known.Store(a.gone)

@@ -76,6 +76,26 @@ func TestReadsAreAnsweredStaleWhileUpstreamIsGone(t *testing.T) {
 	}
 }
 
+// TestUpstreamThatIsNotAskedIsNotGone has a load balancer fail once, and say that it is
+// to be asked in a minute.
+func TestUpstreamThatIsNotAskedIsNotGone(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-paused")
+	p.upstream.pausing.Store(true)
+	p.check(path, http.StatusOK, "stale")
+	p.upstream.pausing.Store(false)
+	direct(t).Write(http.MethodPost, path, object{"metadata": object{"name": "b"}})
+	asked := p.upstream.requests.Load()
+	for range 2 {
+		if got := p.check(path, http.StatusOK, ""); !strings.Contains(string(got.Body), `"name":"b"`) {
+			t.Errorf("without what was written since: %s", got.Body)
+		}
+	}
+	if n := p.upstream.requests.Load() - asked; n > 0 {
+		t.Errorf("asked %d times meanwhile", n)
+	}
+}
+
 func TestStaleAnswersHaveTheirTime(t *testing.T) {
 	p := newProxy(t, stale(time.Nanosecond))
 	path := shelf(t, p, "stale-old")

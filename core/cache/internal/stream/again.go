@@ -76,6 +76,14 @@ func (d *delays) longer() time.Duration {
 	return wait.Jitter(now, 1)
 }
 
+// A PausedError says that upstream was not asked, because of what it had said before.
+// That is not to be unwrapped: whether upstream fails, or is gone, is not known.
+type PausedError struct{ said error }
+
+func (e *PausedError) Error() string {
+	return "not asked, since upstream said before: " + e.said.Error()
+}
+
 // refusal is upstream's word that it is not to be asked before some time.
 type refusal struct {
 	err   error
@@ -96,7 +104,7 @@ func (s *Stream) heed(err error) error {
 }
 
 // pause returns for how long upstream is not to be asked, and what it said.
-func (s *Stream) pause() (time.Duration, error) {
+func (s *Stream) pause() (left time.Duration, said error) {
 	r := s.refusal.Load()
 	if r == nil {
 		return 0, nil
@@ -105,6 +113,14 @@ func (s *Stream) pause() (time.Duration, error) {
 		return left, r.err
 	}
 	return 0, nil
+}
+
+// paused returns a [*PausedError] if upstream is not to be asked.
+func (s *Stream) paused() error {
+	if _, said := s.pause(); said != nil {
+		return &PausedError{said}
+	}
+	return nil
 }
 
 // insist has send sent until upstream answers, or refuses in a way that trying again

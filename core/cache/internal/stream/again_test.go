@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 // line is an upstream with nothing between, so that all waiting is for the bubble's
@@ -245,9 +246,10 @@ func TestRetryAfterIsRespected(t *testing.T) {
 			_, fetched := s.Fetch("/api/v1/pods", nil, "application/json")
 			_, past := s.Past(t.Context(), "/api/v1/pods", url.Values{}, 5)
 			for _, err := range []error{asked, fetched, past} {
+				var paused *PausedError
 				var said apierrors.APIStatus
-				if !errors.As(err, &said) || said.Status().Code != int32(code) {
-					t.Errorf("got %v, want what upstream said", err)
+				if !errors.As(err, &paused) || !errors.As(paused.said, &said) || said.Status().Code != int32(code) || upstream.IsGone(err) {
+					t.Errorf("got %v, want what upstream said, but not that it is gone", err)
 				}
 			}
 			if early := l.requests(); len(early) > 0 {

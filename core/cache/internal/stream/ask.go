@@ -60,11 +60,11 @@ const refusedPatience = 3 * time.Second
 // asked once more when it says.
 func (s *Stream) current() (rv uint64, err error) {
 	for range 2 {
-		left, why := s.pause()
+		left, said := s.pause()
 		switch {
-		case why == nil:
-		case !apierrors.IsTooManyRequests(why) || left > refusedPatience:
-			return 0, why
+		case said == nil:
+		case !apierrors.IsTooManyRequests(said) || left > refusedPatience:
+			return 0, &PausedError{said}
 		case !rest(s.ctx, left):
 			return 0, s.Err()
 		}

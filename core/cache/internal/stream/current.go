@@ -23,7 +23,8 @@ const probeTimeout = 10 * time.Second
 
 // Current returns a resourceVersion that upstream had reached after Current was
 // called: the smallest consistent LIST there is, or what upstream proves on demand.
-// All callers share one question at a time.
+// All callers share one question at a time. Where upstream is not to be asked yet it
+// fails with a [*PausedError].
 //
 // It asks for this resource, because resources may live in different etcds
 // (--etcd-servers-overrides), whose revisions have nothing to do with each other.
@@ -130,7 +131,7 @@ func (s *Stream) isBehind() bool {
 }
 
 func (s *Stream) catchUpOnce() error {
-	if _, err := s.pause(); err != nil {
+	if err := s.paused(); err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 2*catchUpSeconds*time.Second)
@@ -156,7 +157,7 @@ func (s *Stream) catchUpOnce() error {
 // Past watches path, a part of this collection that q selects, from since on, just
 // long enough for a bookmark. The caller closes what it reads events from.
 func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint64) (io.ReadCloser, error) {
-	if _, err := s.pause(); err != nil {
+	if err := s.paused(); err != nil {
 		return nil, fmt.Errorf("read the past: %w", err)
 	}
 	s.counts.Watches.Add(1)
@@ -178,7 +179,7 @@ func (s *Stream) Past(ctx context.Context, path string, q url.Values, since uint
 // Fetch sends a request of the caller's making under the proxy's own identity.
 // The caller closes the body.
 func (s *Stream) Fetch(path string, q url.Values, accept string) (*http.Response, error) {
-	if _, err := s.pause(); err != nil {
+	if err := s.paused(); err != nil {
 		return nil, err
 	}
 	s.counts.Fetches.Add(1)
