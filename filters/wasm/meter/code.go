@@ -42,10 +42,15 @@ func (m *module) rewriteCode(r *reader) []byte {
 			r.refuse("function %d, at its byte %d: %w", len(m.imported)+bodies, inner.at, inner.err)
 		}
 		bodies++
-		return append(u32(out, uint32(len(body))), body...)
+		out = sized(out, body)
+		m.fits(r, out)
+		return out
 	})
 	if r.err == nil && bodies != len(m.functions) {
 		r.fail(errBodies)
+	}
+	if r.err != nil {
+		return nil
 	}
 	out = sized(out, m.refuels())
 	for _, n := range m.wasi {
@@ -145,6 +150,7 @@ func (e *expression) burn() {
 	e.out = u32(append(e.out, opGlobalGet), e.fuel())
 	e.out = append(e.out, opI32Const, 0, opI32LtS, opIf, nothing, opCall)
 	e.out = append(u32(e.out, e.refuel()), opEnd)
+	e.fits(e.reader, e.out)
 }
 
 // useMany has fuel used up for as many things as the stack says, which it leaves as

@@ -10,7 +10,7 @@ import (
 )
 
 // FuzzRewrite has modules rewritten that are none: what wazero takes becomes what it
-// takes, and what it refuses does not.
+// takes, and what it refuses does not; and nothing becomes much larger.
 func FuzzRewrite(f *testing.F) {
 	seeds, err := filepath.Glob(filepath.Join(specification(f), "v2", "testdata", "*.[0-3].wasm"))
 	if err != nil {
@@ -29,6 +29,9 @@ func FuzzRewrite(f *testing.F) {
 		metered, err := Rewrite(code)
 		if err != nil {
 			return // what is refused too often, scripts of the specification tell
+		}
+		if len(metered) > maxOf(len(code)) {
+			t.Fatalf("%d bytes became %d", len(code), len(metered))
 		}
 		r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(16))
 		defer r.Close(t.Context())

@@ -54,10 +54,11 @@ var order = []int{
 }
 
 // Rewrite returns a module that does what code does, and asks, and has tables of no more
-// than a million elements. It refuses what it cannot read; what it returns need not be
-// valid. Of custom sections it keeps the names of functions.
+// than a million elements. It refuses what it cannot read, and what would become more
+// than four times as large, and a MiB; what it returns need not be valid. Of custom
+// sections it keeps the names of functions.
 func Rewrite(code []byte) ([]byte, error) {
-	m := &module{}
+	m := &module{asking: map[uint32]uint32{}, most: maxOf(len(code))}
 	r := &reader{b: code}
 	if string(r.take(8)) != "\x00asm\x01\x00\x00\x00" {
 		return nil, errMagic
@@ -80,7 +81,10 @@ func Rewrite(code []byte) ([]byte, error) {
 			out = append(u32(append(out, byte(id)), uint32(len(section))), section...)
 		}
 	}
-	return append(out, m.named()...), nil
+	if out = append(out, m.named()...); len(out) > m.most {
+		return nil, fmt.Errorf("meter the module: %w", errLarge)
+	}
+	return out, nil
 }
 
 var (

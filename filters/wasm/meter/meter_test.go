@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -11,7 +12,7 @@ import (
 func made(all ...[]byte) []byte {
 	out := []byte("\x00asm\x01\x00\x00\x00")
 	for _, s := range all {
-		out = append(append(out, s[0], byte(len(s)-1)), s[1:]...)
+		out = append(u32(append(out, s[0]), uint32(len(s)-1)), s[1:]...)
 	}
 	return out
 }
@@ -20,11 +21,46 @@ func made(all ...[]byte) []byte {
 func functionOf(body ...byte) []byte {
 	return made(
 		[]byte{typesSection, 1, 0x60, 0, 0}, []byte{functionSection, 1, 0},
-		append([]byte{codeSection, 1, byte(len(body))}, body...))
+		sized([]byte{codeSection, 1}, body))
 }
 
 func imports(module string) []byte {
 	return append(text(text([]byte{importSection, 1}, module), "f"), 0, 0)
+}
+
+// wide is a type with so many parameters and results.
+func wide(parameters, results int) []byte {
+	out := u32([]byte{typesSection, 1, 0x60}, uint32(parameters))
+	out = u32(append(out, slices.Repeat([]byte{0x7f}, parameters)...), uint32(results))
+	return append(out, slices.Repeat([]byte{0x7f}, results)...)
+}
+
+// manyImports is the import of one function, so often.
+func manyImports(n int) []byte {
+	return append(u32([]byte{importSection}, uint32(n)), bytes.Repeat(imports(wasi)[2:], n)...)
+}
+
+// manyFunctions is a module with so many functions, all of this body.
+func manyFunctions(n int, body ...byte) []byte {
+	all := slices.Concat(u32([]byte{codeSection}, uint32(n)), bytes.Repeat(sized(nil, body), n))
+	return made(
+		[]byte{typesSection, 1, 0x60, 0, 0}, append(u32([]byte{functionSection}, uint32(n)), make([]byte, n)...), all)
+}
+
+// TestSmallModulesBecomeNoHugeOnes has as much as there may be of what is more when it
+// is metered.
+func TestSmallModulesBecomeNoHugeOnes(t *testing.T) {
+	for name, code := range map[string][]byte{
+		"nothing": made(),
+		"wide":    made(wide(maxValues, maxValues), manyImports(maxWASI)),
+		"small":   manyFunctions(10000, 0, opEnd),
+		"common":  manyFunctions(50000, append(append([]byte{0}, bytes.Repeat([]byte{opI32Const, 1, 0x1a}, 8)...), opEnd)...),
+	} {
+		metered, err := Rewrite(code)
+		if err != nil || len(metered) > maxOf(len(code)) {
+			t.Errorf("%s: %d bytes become %d, %v", name, len(code), len(metered), err)
+		}
+	}
 }
 
 func TestWhatCannotBeMeteredIsRefused(t *testing.T) {
@@ -41,6 +77,12 @@ func TestWhatCannotBeMeteredIsRefused(t *testing.T) {
 		"locals":           {functionOf(1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x7f, opEnd), errLocals},
 		"tables":           {made([]byte{tableSection, 1, 0x70, 0, 0x81, 0x80, 0x40}), errTables},
 		"many-tables":      {made([]byte{tableSection, 2, 0x70, 0, 0x81, 0x80, 0x20, 0x70, 0, 0}), errTables},
+		"parameters":       {made(wide(maxValues+1, 0)), errValues},
+		"results":          {made(wide(0, maxValues+1)), errValues},
+		"wide-imports":     {made(wide(30000, 0), manyImports(1100)), errValues},
+		"much-of-wasi":     {made(types, manyImports(maxWASI+1)), errWASI},
+		"small-functions":  {manyFunctions(400000, 0, opEnd), errLarge},
+		"small-loops":      {functionOf(slices.Concat([]byte{0}, bytes.Repeat([]byte{opLoop, nothing, opEnd}, 400000), []byte{opEnd})...), errLarge},
 		"asks-itself":      {made(types, imports(Module)), errImport},
 		"calls-refuel":     {functionOf(0, opCall, 1, opEnd), errIndex},
 		"reads-fuel":       {functionOf(0, opGlobalGet, 0, 0x1a, opEnd), errIndex},

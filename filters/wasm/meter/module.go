@@ -9,12 +9,21 @@ type module struct {
 	sections [sections][]byte
 	names    []byte
 
-	types     []uint32 // how many parameters they have
-	imported  []uint32 // types of the functions that are imported
-	wasi      []uint32 // of those, the numbers of WASI's
-	functions []uint32 // types of its own
-	globals   uint32   // how many there are; the next one is the fuel
+	types     []uint32          // how many parameters they have
+	imported  []uint32          // types of the functions that are imported
+	wasi      []uint32          // of those, the numbers of WASI's
+	asking    map[uint32]uint32 // which of wasi has such a number
+	functions []uint32          // types of its own
+	globals   uint32            // how many there are; the next one is the fuel
+	most      int               // how long it may become, in bytes
 }
+
+// Limits of what is done for each of a module's elements: without them a small one
+// would become a huge one.
+const (
+	maxValues = 1000 // as browsers have it
+	maxWASI   = 64   // WASI has fewer functions
+)
 
 var (
 	errIndex  = errors.New("a number of a function, a type or a global is that of none")
@@ -22,7 +31,20 @@ var (
 	errKind   = errors.New("an import, export or segment is of no kind that is supported")
 	errTables = errors.New("its tables have more than a million elements")
 	errImport = errors.New("it imports " + Module + ", which is not for it")
+	errValues = errors.New("a function has more than 1000 parameters or results")
+	errWASI   = errors.New("it imports more than 64 functions from " + wasi + ", which has fewer: import each once")
+	errLarge  = errors.New("it has too many loops or small functions for its size: metered, it would become more than four times as large")
 )
+
+// maxOf is how long a module of so many bytes may become.
+func maxOf(bytes int) int { return 4*bytes + 1<<20 }
+
+// fits refuses what has become too long.
+func (m *module) fits(r *reader, out []byte) {
+	if len(out) > m.most {
+		r.fail(errLarge)
+	}
+}
 
 // ask, refuel and fuel are the numbers of what is added.
 func (m *module) ask() uint32    { return uint32(len(m.imported)) }
@@ -39,10 +61,8 @@ func (m *module) function(r *reader, n uint32) uint32 {
 	if n >= imports {
 		return n + 1
 	}
-	for i, one := range m.wasi {
-		if one == n {
-			return m.refuel() + 1 + uint32(i)
-		}
+	if i, ok := m.asking[n]; ok {
+		return m.refuel() + 1 + i
 	}
 	return n
 }
@@ -74,6 +94,9 @@ func (r *reader) values() (n uint32) {
 		n++
 		if !isValue(r.byte()) {
 			r.fail(errType)
+		}
+		if n > maxValues {
+			r.fail(errValues)
 		}
 	})
 	return n
@@ -112,7 +135,7 @@ func (m *module) rewriteImports(r *reader) []byte {
 				r.fail(errImport)
 			}
 			if from == wasi {
-				m.wasi = append(m.wasi, uint32(len(m.imported)))
+				m.wraps(r, uint32(len(m.imported)))
 			}
 			m.imported = append(m.imported, m.kind(r))
 		case 1:
@@ -130,6 +153,16 @@ func (m *module) rewriteImports(r *reader) []byte {
 	})
 	out = append(text(text(out, Module), Ask), 0)
 	return u32(out, uint32(len(m.types)))
+}
+
+// wraps has a function of WASI's called by one that asks.
+func (m *module) wraps(r *reader, function uint32) {
+	if len(m.wasi) == maxWASI {
+		r.fail(errWASI)
+		return
+	}
+	m.asking[function] = uint32(len(m.wasi))
+	m.wasi = append(m.wasi, function)
 }
 
 func (r *reader) reference() {
