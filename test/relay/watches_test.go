@@ -100,6 +100,8 @@ func TestBookmarksComeLateOrEarly(t *testing.T) {
 	w := watch(t)
 	w.Delay(time.Hour, 0)
 	w.expect(t, "BOOKMARK ADDED", "ADDED")
-	w.Delay(0, 100*time.Millisecond)
-	w.expect(t, "MODIFIED DELETED BOOKMARK", "BOOKMARK MODIFIED DELETED")
+	w.Delay(0, time.Millisecond)
+	w.expect(t, "MODIFIED", "MODIFIED")
+	w.Delay(0, time.Hour)
+	w.expect(t, "DELETED BOOKMARK", "BOOKMARK")
 }
