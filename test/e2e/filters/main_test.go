@@ -6,12 +6,12 @@ import (
 	"encoding/base64"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/portico-proxy/portico/plugins/tck"
 	"github.com/portico-proxy/portico/test/controlplane"
 	"github.com/portico-proxy/portico/test/proxy"
 )
@@ -91,15 +91,9 @@ func newProxy(t *testing.T, flags ...string) *proxy.Proxy {
 // fromC builds a guest, or skips the test where there is no clang for it.
 func fromC(t *testing.T, source string) string {
 	t.Helper()
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("guests in C need clang and lld: %v", err)
-		}
-	}
 	out := filepath.Join(t.TempDir(), "guest.wasm")
-	cmd := exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", out, source)
-	if log, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", source, err, log)
+	if err := os.WriteFile(out, tck.FromC(t, source), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

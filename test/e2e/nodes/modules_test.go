@@ -4,10 +4,11 @@ import (
 	"encoding/base64"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/portico-proxy/portico/plugins/tck"
 )
 
 // forger makes of each Event one about another node's pod, and gives each Node a label.
@@ -32,24 +33,11 @@ EXPORT(on_object) int on_object(void) {
 // returns its text in base64.
 func moduleOf(t *testing.T, code string) string {
 	t.Helper()
-	for _, tool := range []string{"clang", "wasm-ld"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("guests in C need clang and lld: %v", err)
-		}
-	}
-	dir := t.TempDir()
-	source, guest := filepath.Join(dir, "guest.c"), filepath.Join(dir, "guest.wasm")
+	source := filepath.Join(t.TempDir(), "guest.c")
 	if err := os.WriteFile(source, []byte(code), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if log, err := exec.Command("clang", "--target=wasm32", "-nostdlib", "-O2", "-Wl,--no-entry", "-o", guest, source).CombinedOutput(); err != nil {
-		t.Fatalf("build the guest: %v\n%s", err, log)
-	}
-	binary, err := os.ReadFile(guest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return base64.StdEncoding.EncodeToString(binary)
+	return base64.StdEncoding.EncodeToString(tck.FromC(t, source))
 }
 
 // TestModulesGetNothingPastThePolicy binds a module that makes something else of what
