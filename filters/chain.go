@@ -166,7 +166,11 @@ func Chain(s *config.Snapshot, d Deps) (pipeline.Handler, config.Findings) {
 		restrict, // may it pass, how, when, and what exists for it: NodePolicies, policies in Rego, WebAssembly filters, limits, views
 		[]pipeline.Filter{d.Watches.Before( // what they show is as it was decided above
 			&authz.Filter{Gate: d.Gate, Answers: asked, Stale: stale}, // whether memory may answer
-			&watches.Judge{Who: identity.Who, Sees: func(w *watches.Watch) []any { return sees(w, nodes, policies, modules, views) }},
+			&watches.Judge{
+				Who:  identity.Who,
+				Sees: func(w *watches.Watch) []any { return sees(w, nodes, policies, modules, views) },
+				Met:  func(w *watches.Watch) []any { return met(w, nodes, modules) },
+			},
 		)},
 		memory, // reads that memory can answer stop here
 	)...), found
@@ -183,6 +187,14 @@ func sees(w *watches.Watch, nodes *noderestriction.Filter, policies *rego.Filter
 		return append(by, refused{})
 	}
 	return append(by, views.Sees(narrowed)...)
+}
+
+// met joins those who have said what exists. Views, and policies that say what views
+// do, are not asked: those that are in force by now may not have been when the watch
+// came by, or its chain may have no place for them.
+func met(w *watches.Watch, nodes *noderestriction.Filter, modules *wasm.Filter) []any {
+	by := append(nodes.Sees(w), modules.Sees(w.Request)...)
+	return append(by, view.Met(w.Request)...)
 }
 
 // whoNeeds joins those who must know the caller: memory, whose ask may be nil,

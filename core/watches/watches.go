@@ -32,7 +32,7 @@ type Watch struct {
 
 	ctx context.Context // ends with the watch
 	end func()
-	by  []any // what narrowed it when it began
+	by  []any // what has narrowed it on its way
 }
 
 // End ends the watch with 410, so that its client lists again.
@@ -48,6 +48,9 @@ type Judge struct {
 	// Sees returns what narrows what a watch shows: values that are equal for as long
 	// as that shows the same. What cannot be told narrows.
 	Sees func(*Watch) []any
+	// Met returns those of them that a watch that begins has met on its way, whatever
+	// has come into force since it did.
+	Met func(*Watch) []any
 }
 
 // Open are the watches that are open. It outlives every configuration. A nil one
@@ -152,8 +155,7 @@ func (o *Open) judgeDue(ctx context.Context) {
 	}
 }
 
-// ends reports whether w would be narrowed by something that did not narrow it when it
-// began.
+// ends reports whether w would be narrowed by something that it has not met.
 func (j *Judge) ends(ctx context.Context, w *Watch) bool {
 	if _, known := request.UserFrom(w.Request.Context()); !known {
 		w.Request = j.named(ctx, w.Request)
@@ -186,7 +188,7 @@ func (n *noting) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 	}
 	ctx, end := view.WithEnd(r.Context())
 	one := &Watch{Request: headOf(r), ctx: r.Context(), end: end}
-	one.by = n.judge.Sees(one)
+	one.by = n.judge.Met(one)
 	defer n.open.enter(one, n.judge)()
 	return n.Filter.ServeHTTP(w, r.WithContext(ctx), next)
 }

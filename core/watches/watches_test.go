@@ -30,6 +30,12 @@ func (plain) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Han
 
 // narrowing is a judge to whom these narrow all watches of some users.
 func narrowing(of string, by ...any) *Judge {
+	sees := func(w *Watch) []any {
+		if u, known := request.UserFrom(w.Request.Context()); !known || u.GetName() != of {
+			return nil
+		}
+		return by
+	}
 	return &Judge{
 		Who: func(r *http.Request) *http.Request {
 			if name := r.Header.Get("Authorization"); name != "" {
@@ -37,12 +43,8 @@ func narrowing(of string, by ...any) *Judge {
 			}
 			return r
 		},
-		Sees: func(w *Watch) []any {
-			if u, known := request.UserFrom(w.Request.Context()); !known || u.GetName() != of {
-				return nil
-			}
-			return by
-		},
+		Sees: sees,
+		Met:  sees,
 	}
 }
 

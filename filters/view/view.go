@@ -105,7 +105,7 @@ func (f *Filter) Sees(r *http.Request) (by []any) {
 	for _, world := range *f.library.current.Load() {
 		l := world.lens.Load()
 		if !l.audits && (unknown != nil || l.isOf(callers)) && l.narrows(&a) {
-			by = append(by, l.changed)
+			by = append(by, l.id())
 		}
 	}
 	for _, n := range view.NarrowingsFrom(r.Context()) {
@@ -115,6 +115,24 @@ func (f *Filter) Sees(r *http.Request) (by []any) {
 		}
 	}
 	return by
+}
+
+// Met returns the lenses that a watch has gone through, each as [Filter.Sees] does.
+func Met(r *http.Request) (by []any) {
+	for _, v := range view.From(r.Context()) {
+		if l, is := v.(*lens); is {
+			by = append(by, l.id())
+		}
+	}
+	return by
+}
+
+// id tells a lens from others for as long as it sees the same.
+func (l *lens) id() any {
+	if l.made {
+		return madeKey{l.changed, l.key}
+	}
+	return l.changed
 }
 
 // isOf reports whether a lens is one of these callers'.
