@@ -326,7 +326,7 @@ type tallied struct{ v1alpha1.PolicyProxies }
 func (t *tally) of(p *policy, now time.Time) tallied {
 	digest := digestOf(p.tried)
 	n := tallied{v1alpha1.PolicyProxies{
-		ObservedGeneration: p.generation, InForce: int32(t.inForce[digest]), Refused: int32(t.refused[digest]), Total: int32(t.total), Time: metav1.NewTime(now),
+		ObservedGeneration: p.generation, InForce: int32(t.inForce[digest]), Refused: int32(t.refused[digest]), Total: int32(min(t.total, limit.MaxProxies)), Time: metav1.NewTime(now),
 	}}
 	n.Summary = fmt.Sprintf("%d/%d", n.InForce, n.Total)
 	return n

@@ -365,3 +365,12 @@ func TestCountsThatCannotBeAreNotBelieved(t *testing.T) {
 		t.Errorf("%d are known", n)
 	}
 }
+
+// TestMoreProxiesThanThereCanBeAreBelieved has what one writes be read by others.
+func TestMoreProxiesThanThereCanBeAreBelieved(t *testing.T) {
+	now := time.Now()
+	many := tally{total: limit.MaxProxies + 1}
+	if n := many.of(&policy{}, now); n.Total != limit.MaxProxies || !isCount(&n.PolicyProxies, now) {
+		t.Errorf("it says %d", n.Total)
+	}
+}
