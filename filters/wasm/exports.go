@@ -11,8 +11,10 @@ import (
 	"github.com/agnivade/levenshtein"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
+	"github.com/portico-proxy/portico/filters/wasm/meter"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -128,15 +130,23 @@ func nearest(name string, of []string) (near string, changes int) {
 func isNear(name string, changes int) bool { return changes*4 <= len(name) }
 
 // Check says what is wrong with what a module imports and exports, for whoever has
-// just built it: what it would have to be granted, it is. Nothing of it runs.
+// just built it, and whether it can be metered: what it would have to be granted, it is.
+// Nothing of it runs.
 func Check(ctx context.Context, code []byte) error {
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
 	defer func() { _ = r.Close(ctx) }() // it has no instances
-	compiled, err := r.CompileModule(ctx, code)
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+		return fmt.Errorf("provide WASI: %w", err)
+	}
+	metered, err := meter.Rewrite(code)
+	if err != nil {
+		return err
+	}
+	compiled, err := r.CompileModule(ctx, metered)
 	if err != nil {
 		return fmt.Errorf("read the module: %w", err)
 	}
-	m := &Module{compiled: compiled, spec: Spec{Capabilities: slices.Collect(maps.Values(needed))}}
+	m := &Module{runtime: r, compiled: compiled, spec: Spec{Capabilities: slices.Collect(maps.Values(needed))}}
 	if compiled.ExportedFunctions()[exportHandleRequest] != nil {
 		m.spec.ABI = v1alpha1.WasmHTTPWasmV1
 	}

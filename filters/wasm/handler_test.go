@@ -393,7 +393,7 @@ func TestHandlersThatAreNoneAreRefused(t *testing.T) {
 		code []byte
 		want string
 	}{
-		"portico":   {fromC(t, guestInC), "no http_handler guest"},
+		"portico":   {fromC(t, guestInC), "there is nothing but http_handler"},
 		"unknown":   {hostileHandler(t, `HOST(open) int o(void); EXPORT(handle_request) u64 f(void) { return o(); }`), "open"},
 		"signature": {hostileHandler(t, `EXPORT(handle_response) int f(void) { return 0; }`), "export handle_response is a function () -> (i32), and http_handler calls it as (i32, i32) -> ()"},
 		"too-early": {hostileHandler(t, `EXPORT(_start) void f(void) { SET("X-A", "x"); }`), "closed"},

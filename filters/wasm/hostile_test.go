@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 	"github.com/portico-proxy/portico/plugins/abi"
 )
 
@@ -117,6 +118,47 @@ func TestGuestsThatAreNoneAreRefused(t *testing.T) {
 		if _, err := engine(t).Load(t.Context(), spec(code)); err == nil {
 			t.Errorf("%s: loaded", name)
 		}
+	}
+}
+
+// TestImportsThatNobodyHasAreRefused when a guest is built, as they are by a proxy.
+func TestImportsThatNobodyHasAreRefused(t *testing.T) {
+	from := func(module, name string) string {
+		return `__attribute__((import_module("` + module + `"), import_name("` + name + `"))) int imported(void);
+`
+	}
+	const calls = `EXPORT(on_request) int f(void) { return imported(); }`
+	const handles = `EXPORT(handle_request) long long f(void) { return imported(); } EXPORT(handle_response) void g(int a, int b) {}`
+	for name, tt := range map[string]struct{ source, want string }{
+		"env":          {from("env", "seed") + calls, "it imports seed from env, and there is nothing but portico.v1 and wasi_snapshot_preview1 to import from"},
+		"other-abi":    {from("http_handler", "get_status_code") + calls, "it imports get_status_code from http_handler"},
+		"meter":        {from("portico.meter", "ask") + calls, "it imports portico.meter, which is not for it"},
+		"no-wasi":      {from("wasi_snapshot_preview1", "random_got") + calls, "it imports random_got, which wasi_snapshot_preview1 does not have: did you mean random_get?"},
+		"other-wasi":   {from("wasi_snapshot_preview1", "random_get") + calls, "it imports random_get as () -> (i32), and in wasi_snapshot_preview1 that is (i32, i32) -> (i32)"},
+		"handler-env":  {from("env", "seed") + handles, "it imports seed from env, and there is nothing but http_handler and wasi_snapshot_preview1 to import from"},
+		"handler-ours": {from("portico.v1", "event_type") + handles, "it imports event_type from portico.v1"},
+		"handler-slip": {from("http_handler", "get_status") + handles, "it imports get_status, which http_handler does not have"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := spec(hostile(t, tt.source))
+			if strings.HasPrefix(name, "handler") {
+				s.ABI = v1alpha1.WasmHTTPWasmV1
+			}
+			m, err := engine(t).Load(t.Context(), s)
+			if err == nil {
+				m.Close(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("a proxy says %v, want %q", err, tt.want)
+			}
+			if err := Check(t.Context(), s.Code); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("when it is built: got %v, want %q", err, tt.want)
+			}
+		})
+	}
+	table := append([]byte("\x00asm\x01\x00\x00\x00"), 4, 6, 1, 0x70, 0, 0x81, 0x80, 0x40)
+	if err := Check(t.Context(), table); err == nil || !strings.Contains(err.Error(), "more than a million elements") {
+		t.Errorf("a large table: got %v", err)
 	}
 }
 
