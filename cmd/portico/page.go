@@ -19,9 +19,10 @@ import (
 // A page is a file of YAML, or of JSON, which is YAML too, that an author writes for
 // commands that try things.
 type page struct {
-	name string
-	text []byte
-	root *yamlv3.Node // nil if there is nothing
+	name    string
+	text    []byte
+	root    *yamlv3.Node   // nil if there is nothing
+	merging []*yamlv3.Node // what is being checked that others are merged with
 }
 
 // readPage reads one. No name is an empty page.
@@ -80,7 +81,7 @@ func (p *page) check(n *yamlv3.Node, t reflect.Type) error {
 	case t.Kind() == reflect.Struct && n.Kind == yamlv3.MappingNode:
 		return p.checkFields(n, t)
 	case t.Kind() == reflect.Map && n.Kind == yamlv3.MappingNode:
-		return p.checkAll(values(n), t.Elem())
+		return p.checkMap(n, t)
 	case t.Kind() == reflect.Slice && n.Kind == yamlv3.SequenceNode:
 		return p.checkAll(n.Content, t.Elem())
 	}
@@ -100,10 +101,53 @@ func (p *page) checkAll(all []*yamlv3.Node, t reflect.Type) error {
 	return nil
 }
 
+func (p *page) checkMap(n *yamlv3.Node, t reflect.Type) error {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		check, of := p.check, t.Elem()
+		if merges(n.Content[i]) {
+			check, of = p.checkMerged, t
+		}
+		if err := check(n.Content[i+1], of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// merges reports whether a key says that what behind it stands in the mapping as well.
+func merges(key *yamlv3.Node) bool { return key.Value == "<<" && key.ShortTag() == "!!merge" }
+
+// checkMerged checks a mapping, or a list of them, that one of a type is merged with.
+func (p *page) checkMerged(n *yamlv3.Node, t reflect.Type) error {
+	for n.Kind == yamlv3.AliasNode {
+		n = n.Alias
+	}
+	if slices.Contains(p.merging, n) {
+		return fmt.Errorf("%s: it would be merged with itself", p.place(n))
+	}
+	p.merging = append(p.merging, n)
+	defer func() { p.merging = p.merging[:len(p.merging)-1] }()
+	if n.Kind != yamlv3.SequenceNode {
+		return p.check(n, t)
+	}
+	for _, one := range n.Content {
+		if err := p.checkMerged(one, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *page) checkFields(n *yamlv3.Node, t reflect.Type) error {
 	fields := jsonFields(t)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
+		if merges(key) {
+			if err := p.checkMerged(n.Content[i+1], t); err != nil {
+				return err
+			}
+			continue
+		}
 		at := slices.IndexFunc(fields, func(f jsonField) bool { return f.name == key.Value })
 		if at < 0 {
 			return fmt.Errorf("%s: there is no field %s: did you mean %s? There are %s", p.place(key), key.Value, nearestOf(key.Value, fields), namesOf(fields))
@@ -126,21 +170,26 @@ func (p *page) at(path []string) string {
 	}
 	line := n.Line
 	for _, name := range path {
-		i := slices.IndexFunc(n.Content, func(c *yamlv3.Node) bool { return c.Value == name })
-		if n.Kind != yamlv3.MappingNode || i < 0 || i+1 == len(n.Content) {
+		key, value := field(n, name)
+		if key == nil {
 			break
 		}
-		line, n = n.Content[i].Line, n.Content[i+1]
+		line, n = key.Line, value
 	}
 	return fmt.Sprintf("%s, line %d", p.name, line)
 }
 
-// values are those of a mapping.
-func values(n *yamlv3.Node) (all []*yamlv3.Node) {
-	for i := 1; i < len(n.Content); i += 2 {
-		all = append(all, n.Content[i])
+// field is one of a mapping, or nil if there is none.
+func field(n *yamlv3.Node, name string) (key, value *yamlv3.Node) {
+	if n.Kind != yamlv3.MappingNode {
+		return nil, nil
 	}
-	return all
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i], n.Content[i+1]
+		}
+	}
+	return nil, nil
 }
 
 // A jsonField is one of a struct.
