@@ -42,6 +42,7 @@ func checkMeaning(t *testing.T, f Format, p *corev1.Pod) {
 		return // Kubernetes cannot read what it has written
 	}
 	want := again.(*corev1.Pod)
+	alone = encode(t, f, want) // text that is none has become text
 	o, err := podSchema.ReadObject(f, alone)
 	rv, rvErr := strconv.ParseUint(want.ResourceVersion, 10, 60)
 	if rvErr != nil || len(want.ResourceVersion) > 20 || want.Name == "" {

@@ -70,10 +70,13 @@ func (s *Schema) parseProto(raw []byte) (*Object, error) {
 	var m meta
 	var inner error
 	err := eachField(raw, func(f protoField) bool {
-		if f.num != objectMetadata || f.typ != protowire.BytesType {
-			return true
+		switch {
+		case f.num != objectMetadata:
+		case f.typ != protowire.BytesType:
+			inner = ErrMalformed // as Kubernetes has it
+		default:
+			inner = m.readProto(raw[f.value:f.end])
 		}
-		inner = m.readProto(raw[f.value:f.end])
 		return inner == nil
 	})
 	if err != nil || inner != nil {
