@@ -91,6 +91,7 @@ type counter struct {
 	slow     atomic.Bool                   // delays what watches deliver
 	lossy    atomic.Bool                   // loses some of it
 	starved  atomic.Bool                   // loses bookmarks, but for those that end initial events
+	brief    atomic.Bool                   // ends watches that are to be short at once
 	held     atomic.Pointer[chan struct{}] // holds it back until it is closed
 	rewound  atomic.Bool                   // lists are of an earlier revision
 	deaf     atomic.Bool                   // does not hear that upstream proves progress on demand
@@ -205,6 +206,10 @@ func (c *counter) spoil(r *http.Request, res *http.Response) {
 	}
 	if r.Header.Get("Portico-Progress") != "" && c.hasty.Load() {
 		res.Body = &leaky{ReadCloser: res.Body, events: true, lines: bufio.NewReader(res.Body)}
+	}
+	if c.brief.Load() && r.URL.Query().Get("timeoutSeconds") == "3" {
+		_ = res.Body.Close()
+		res.Body = http.NoBody
 	}
 	res.Body = held{res.Body, c}
 	if c.slow.Load() {

@@ -242,6 +242,7 @@ func TestReadsDoNotWaitForBookmarksThatStayAway(t *testing.T) {
 			}
 			area, node := newTiers(t, nothingRefused)
 			area.upstream.starved.Store(true)
+			area.upstream.brief.Store(true)
 			node.warm(path, cachetest.JSON)
 			read := func(p *proxy, want string) {
 				d.Write(http.MethodPost, other, object{"metadata": object{"generateName": "c-"}})
