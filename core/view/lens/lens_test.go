@@ -171,7 +171,13 @@ func TestTablesTellOfChangedObjectsWhatMetadataTells(t *testing.T) {
 			if include != "" {
 				query = "?includeObject=" + include
 			}
-			got, want := decoded(t, h.Get(path+query, table).Body), decoded(t, direct(t).Get(path+query, table).Body)
+			var got, want object
+			for range 100 { // what is written elsewhere meanwhile makes lists newer
+				got, want = decoded(t, h.Get(path+query, table).Body), decoded(t, direct(t).Get(path+query, table).Body)
+				if cmp.Equal(got["metadata"], want["metadata"]) {
+					break
+				}
+			}
 			rows := want["rows"].([]any)
 			want["rows"] = []any{rows[0], rows[2], rows[4]}
 			masked := rows[2].(object)
