@@ -88,10 +88,10 @@ func TestExampleLabels(t *testing.T) {
 func TestExampleTenantModule(t *testing.T) {
 	out := follow(t, newProxy(t), "examples/tenant-module")
 	t.Cleanup(func() {
-		must(t, world.KubeconfigPath(), "", "delete", "namespace", "--ignore-not-found", "--wait=false", "shop", "bank")
+		must(t, world.KubeconfigPath(), "", "delete", "namespace", "--ignore-not-found", "--wait=false", "shop-front", "bank")
 		must(t, world.KubeconfigPath(), "", "delete", "clusterrolebinding", "--ignore-not-found", "joe")
 	})
-	for _, want := range []string{"shop ", `namespaces "bank" not found`, "configmap/mine created", "Secrets are shown without their data", "name: key"} {
+	for _, want := range []string{"shop-front ", `namespaces "bank" not found`, "configmap/mine created", "Secrets are shown without their data", "name: key"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
