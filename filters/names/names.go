@@ -41,6 +41,7 @@ func Compile(s *config.Snapshot, rooms *body.Rooms) (*Filter, config.Findings) {
 		rooms = body.NewRooms()
 	}
 	f, found := &Filter{rooms: rooms}, config.Findings{}
+	overlaps := map[*v1alpha1.VirtualView][]string{}
 	for _, o := range s.Objects {
 		v, ok := o.(*v1alpha1.VirtualView)
 		if !ok || v.Spec.Mode == v1alpha1.ModeAudit {
@@ -57,11 +58,17 @@ func Compile(s *config.Snapshot, rooms *body.Rooms) (*Filter, config.Findings) {
 			}
 			if w.overlaps(other) {
 				later, earlier := w.order(other)
-				found.Add(later, config.NotInForce("Overlap", "spec.namespaces.prefix: namespaces of VirtualView "+earlier.Name+", whose prefix is "+earlier.Spec.Namespaces.Prefix+
-					", can have names in both views, and then exist for the callers of both: let no prefix begin with another"))
+				overlaps[later] = append(overlaps[later], "spec.namespaces.prefix: namespaces of VirtualView "+earlier.Name+", whose prefix is "+earlier.Spec.Namespaces.Prefix+
+					", can have names in both views, and then exist for the callers of both: let no prefix begin with another")
 			}
 		}
 		f.worlds = append(f.worlds, w)
+	}
+	for v, said := range overlaps {
+		// A contradiction refuses callers everything, and is told by the same condition.
+		if len(found[v]) == 0 {
+			found.Add(v, config.NotInForce("Overlap", strings.Join(said, "; ")))
+		}
 	}
 	return f, found
 }

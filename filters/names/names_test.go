@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -120,14 +121,29 @@ func TestContradictionsAreReported(t *testing.T) {
 	}
 }
 
+// prefixed is a view of a user's namespaces by a prefix, made at a second of
+// Unix time.
+func prefixed(name, user, prefix string, made int64) *v1alpha1.VirtualView {
+	return &v1alpha1.VirtualView{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(made, 0)}, Spec: v1alpha1.VirtualViewSpec{
+		Subjects: v1alpha1.ViewSubjects{Users: []string{user}}, Namespaces: &v1alpha1.ViewNamespaces{Prefix: prefix},
+	}}
+}
+
+func TestOverlapsHideNothing(t *testing.T) {
+	first, second, third, torn := prefixed("one", "anna", "team-", 1), prefixed("two", "bert", "team-a-", 2), prefixed("three", "carl", "team-a-b-", 3), prefixed("torn", "anna", "team-x-", 4)
+	_, found := Compile(&config.Snapshot{Objects: []runtime.Object{first, second, third, torn}}, nil)
+	if c := found[third]; len(c) != 1 || !strings.Contains(c[0].Message, "VirtualView one,") || !strings.Contains(c[0].Message, "VirtualView two,") {
+		t.Errorf("of the one that overlaps with two: %+v", c)
+	}
+	if c := found[torn]; len(c) != 1 || c[0].Reason != "Contradiction" {
+		t.Errorf("of the one that contradicts another: %+v", c)
+	}
+}
+
 // TestOverlappingPrefixesAreReported has views whose prefixes begin with each other's.
 func TestOverlappingPrefixesAreReported(t *testing.T) {
-	of := func(name, user, prefix string, made int64) *v1alpha1.VirtualView {
-		return &v1alpha1.VirtualView{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(made, 0)}, Spec: v1alpha1.VirtualViewSpec{
-			Subjects: v1alpha1.ViewSubjects{Users: []string{user}}, Namespaces: &v1alpha1.ViewNamespaces{Prefix: prefix},
-		}}
-	}
-	first, later, other, twin := of("team", "anna", "team-", 2), of("deep", "bert", "team-a-", 3), of("other", "carl", "teams-", 1), of("twin", "dora", "team-", 4)
+	first, later := prefixed("team", "anna", "team-", 2), prefixed("deep", "bert", "team-a-", 3)
+	other, twin := prefixed("other", "carl", "teams-", 1), prefixed("twin", "dora", "team-", 4)
 	for name, all := range map[string][]*v1alpha1.VirtualView{"in-order": {first, later, other, twin}, "by-name": {later, other, first, twin}} {
 		s := &config.Snapshot{}
 		for _, v := range all {
