@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/portico-proxy/portico/core/limit"
 )
 
 // A debtor is a connection that is read from as slowly as it pays its debts.
@@ -133,10 +135,9 @@ const (
 	// helloRetry is more than what a server says that has the client begin again,
 	// which costs next to nothing, in bytes.
 	helloRetry = 128
-	// bulkyByte is what each byte of a request's head costs from bulkyHead on: much of
-	// it is unpacked at once, for which a turn is too short.
+	// bulkyByte is what each byte of a large head costs: much of it is unpacked at
+	// once, for which a turn is too short.
 	bulkyByte = 20 * time.Nanosecond
-	bulkyHead = 16 << 10
 	// lasting is how long requests last that may be given up for nothing: watches
 	// are, in the end.
 	lasting = 10 * time.Second
@@ -145,13 +146,13 @@ const (
 // answered counts what a request was worth, or has cost.
 func (c *debtor) answered(r *http.Request, o *outcome) {
 	now := time.Now()
-	head := headOf(r)
+	head := limit.HeadSize(r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.exempt {
 		return
 	}
-	if head > bulkyHead {
+	if head > limit.LargeHead {
 		c.own.add(time.Duration(head)*bulkyByte, connectionPardon, now)
 	}
 	if r.Context().Err() != nil {
@@ -176,17 +177,6 @@ func (c *debtor) upgraded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.exempt, c.own.owed, c.since = true, 0, time.Time{}
-}
-
-// headOf is about how long the head of r was, in bytes.
-func headOf(r *http.Request) int {
-	size := len(r.RequestURI)
-	for name, values := range r.Header {
-		for _, v := range values {
-			size += len(name) + len(v)
-		}
-	}
-	return size
 }
 
 // outcome is what became of a request.

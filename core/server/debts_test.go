@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/telemetry"
 )
 
@@ -200,7 +201,7 @@ func TestRequestsThatComeToNothingCost(t *testing.T) {
 }
 
 func TestLongHeadsCostWhateverIsAnswered(t *testing.T) {
-	for size, owes := range map[int]bool{bulkyHead / 2: false, 2 * bulkyHead: true, 10 * bulkyHead: true} {
+	for size, owes := range map[int]bool{limit.LargeHead / 2: false, 2 * limit.LargeHead: true, 10 * limit.LargeHead: true} {
 		c := newcomer(newDebts(nil), here)
 		r := httptest.NewRequest(http.MethodGet, "/?"+strings.Repeat("x", size), nil)
 		c.answered(r, &outcome{begun: time.Now(), code: http.StatusTooManyRequests})

@@ -33,12 +33,8 @@ type Shares struct {
 	Streams int
 }
 
-// bulky requests have more than bulkyHeader bytes of headers: the API server
-// takes a megabyte.
-const (
-	bulkyHeader = 16 << 10
-	bulkyShare  = 8
-)
+// bulkyShare is how many requests with large heads are answered at a time.
+const bulkyShare = 8
 
 const (
 	// shareDelay is how long a request waits for its turn.
@@ -135,7 +131,7 @@ func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		return apierrors.NewTooManyRequests("the proxy is short of memory", 1+f.limiter.jitter(4))
 	}
 	flow := f.flowOf(r)
-	p, err := f.limiter.enter(r.Context(), f.limits(k, flow, isBulky(r)), flow)
+	p, err := f.limiter.enter(r.Context(), f.limits(k, flow, limit.HeadSize(r) > limit.LargeHead), flow)
 	if err != nil {
 		return err
 	}
@@ -205,17 +201,6 @@ func kindOf(r *http.Request) kind {
 		return lists
 	}
 	return ordinary
-}
-
-// isBulky reports headers that are worth counting.
-func isBulky(r *http.Request) bool {
-	size := len(r.RequestURI)
-	for name, values := range r.Header {
-		for _, v := range values {
-			size += len(name) + len(v)
-		}
-	}
-	return size > bulkyHeader
 }
 
 // flowOf is whose turn it is: an address, or, on this machine, where many share

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/pipeline"
 )
 
@@ -168,8 +169,8 @@ func TestWhatHasNoRoomIsRefused(t *testing.T) {
 		wait   time.Duration
 	}{
 		"watches":       {oneRule, "", 30, 0},
-		"bulky":         {onePod, strings.Repeat("x", bulkyHeader), 1, 0},
-		"bulky-watches": {oneRule, strings.Repeat("x", bulkyHeader), bulkyShare * shareOf / 8, 0},
+		"bulky":         {onePod, strings.Repeat("x", limit.LargeHead), 1, 0},
+		"bulky-watches": {oneRule, strings.Repeat("x", limit.LargeHead), bulkyShare * shareOf / 8, 0},
 		"lists":         {allPods, "", 3, shareDelay},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -254,7 +255,7 @@ func FuzzFlow(f *testing.F) {
 		if len(s.flowOf(r)) > len(address)+14 {
 			t.Errorf("a flow of %d bytes", len(s.flowOf(r)))
 		}
-		_ = isBulky(r)
+		_ = limit.HeadSize(r)
 	})
 }
 
