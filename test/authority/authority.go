@@ -44,6 +44,13 @@ func New(tb testing.TB) *Authority {
 	return a
 }
 
+// Roots are what trusts all that a has signed.
+func (a *Authority) Roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	return roots
+}
+
 // Pair makes a certificate for hosts, addresses or names, to be shown by servers and
 // clients, and returns its files.
 func (a *Authority) Pair(hosts ...string) (certFile, keyFile string) {

@@ -2,14 +2,12 @@ package chaos
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -54,12 +52,7 @@ func confirmUnheard(t *testing.T, a *authority.Authority, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(a.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(text)
+	roots := a.Roots()
 	onward := &http.Transport{TLSClientConfig: &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: proxy.RelayedIP,
 	}}
