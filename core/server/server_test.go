@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -121,6 +122,29 @@ func TestSelfSignedCertificateIsKept(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Join(dir, "portico.key")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key: %v, %v", info, err)
+	}
+}
+
+func TestSelfSignedCertificateThatHasExpiredIsNot(t *testing.T) {
+	o := Options{CertDir: t.TempDir(), Handler: say(""), Listener: listener(t)}
+	o.CertFile, o.KeyFile = filepath.Join(o.CertDir, "portico.crt"), filepath.Join(o.CertDir, "portico.key")
+	if err := o.selfSign(time.Minute); err != nil || !hasExpired(o.CertFile) { // it began an hour ago
+		t.Fatalf("has not expired, or %v", err)
+	}
+	s, err := New(Options{CertDir: o.CertDir, Handler: o.Handler, Listener: o.Listener})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := cert.CertsFromFile(s.CertFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certs[1])
+	for _, name := range []string{"localhost", "127.0.0.1", "kubernetes.default.svc"} {
+		if _, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
+			t.Errorf("not served to who asks %s: %v", name, err)
+		}
 	}
 }
 

@@ -3,57 +3,11 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	"k8s.io/client-go/util/cert"
 )
-
-var errHalfCertificate = errors.New("--tls-cert-file and --tls-private-key-file go together")
-
-// ensureCertificate makes a self-signed certificate where none is given and
-// keeps one it made before, so that clients that trust it go on doing so.
-func (o *Options) ensureCertificate() error {
-	if (o.CertFile == "") != (o.KeyFile == "") {
-		return errHalfCertificate
-	}
-	if o.CertFile != "" {
-		return nil
-	}
-	o.CertFile = filepath.Join(o.CertDir, "portico.crt")
-	o.KeyFile = filepath.Join(o.CertDir, "portico.key")
-	if ok, err := cert.CanReadCertAndKey(o.CertFile, o.KeyFile); err != nil || ok {
-		return err
-	}
-	return o.selfSign()
-}
-
-func (o *Options) selfSign() error {
-	host := "localhost"
-	if o.BindAddress != nil && !o.BindAddress.IsUnspecified() {
-		host = o.BindAddress.String()
-	}
-	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-	if name, err := os.Hostname(); err == nil {
-		names = append(names, name)
-	}
-	crt, key, err := cert.GenerateSelfSignedCertKey(host, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, names)
-	if err != nil {
-		return fmt.Errorf("make a self-signed certificate: %w", err)
-	}
-	if err := cert.WriteCert(o.CertFile, crt); err != nil {
-		return fmt.Errorf("write a self-signed certificate (--cert-dir): %w", err)
-	}
-	if err := os.WriteFile(o.KeyFile, key, 0o600); err != nil {
-		return fmt.Errorf("write a self-signed certificate's key (--cert-dir): %w", err)
-	}
-	return nil
-}
 
 // tlsConfig follows the certificate and client-authority files until ctx ends.
 // wg waits for those who follow.
