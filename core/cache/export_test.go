@@ -14,3 +14,13 @@ func (c *Cache) ForgetWrites() {
 	c.ledger.floors = nil
 	c.ledger.lost = true
 }
+
+// Recordings is what coalesced answers take, in bytes, once more is taken: of nothing
+// there is, if that is maxRecordings.
+func (c *Cache) Recordings(more int64) int64 {
+	c.streams.recordings.Add(more)
+	return c.streams.recordings.Used()
+}
+
+// MaxRecordings is what they may take.
+const MaxRecordings = maxRecordings

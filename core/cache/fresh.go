@@ -1,12 +1,8 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"io"
-	"net/http"
-	"net/url"
-	"sync"
 	"time"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
@@ -74,27 +70,14 @@ func (a *answer) wait(rv uint64, patience time.Duration) (*stream.State, bool) {
 	return st, err == nil
 }
 
-// recorded is an answer of upstream's that several callers get.
-type recorded struct {
-	header http.Header
-	body   []byte
-
-	once sync.Once // guards what is read of body
-	list *listing
-	err  error
-}
-
-// maxRecorded bounds a coalesced answer, in bytes; a collection may have grown
-// since it was found to be small.
-const maxRecorded = 16 * smallCollection
-
 // coalesce answers by what upstream answers to the proxy, together with all who
 // ask the same at the same time. Every one of them has been granted the answer.
 func (a *answer) coalesce() (bool, error) {
 	if a.views != nil {
 		return a.coalesceSeen()
 	}
-	got, err := a.entry.shared(a.r.Context(), a.r.URL.Path, a.r.URL.Query(), a.form.accept())
+	got, done, err := a.entry.shared(a.r.Context(), a.r.URL.Path, a.r.URL.Query(), a.form.accept())
+	defer done()
 	if err != nil {
 		a.entry.counts.proofs.add(telemetry.ProofFailed)
 		return false, nil
@@ -103,40 +86,4 @@ func (a *answer) coalesce() (bool, error) {
 	a.tell(got)
 	a.head(got.header.Get("Content-Type"), servedByCoalesced, 0)
 	return true, a.write(len(got.body), func(w io.Writer) error { _, err := w.Write(got.body); return err })
-}
-
-// shared fetches an answer. Only equal requests share a flight.
-func (e *entry) shared(ctx context.Context, path string, query url.Values, accept string) (*recorded, error) {
-	key := accept + " " + path + "?" + query.Encode()
-	shared, _ := e.flights.LoadOrStore(key, &stream.Flights[*recorded]{})
-	flights := shared.(*stream.Flights[*recorded])
-	defer func() {
-		if flights.Idle() {
-			e.flights.CompareAndDelete(key, shared)
-		}
-	}()
-	return flights.Do(ctx, func() (*recorded, error) {
-		res, err := e.Fetch(path, query, accept)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = res.Body.Close() }()
-		var body bytes.Buffer
-		n, err := io.Copy(&body, io.LimitReader(res.Body, maxRecorded+1))
-		if err != nil {
-			return nil, err
-		}
-		if n > maxRecorded {
-			return nil, stream.ErrOverBudget
-		}
-		return &recorded{header: res.Header, body: body.Bytes()}, nil
-	})
-}
-
-// land waits for what is on its way.
-func (e *entry) land() {
-	e.flights.Range(func(_, f any) bool {
-		f.(*stream.Flights[*recorded]).End()
-		return true
-	})
 }

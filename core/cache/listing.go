@@ -65,7 +65,8 @@ func (e *entry) list(ctx context.Context, q *question) *listing {
 	if selector := e.Scope.Selector(name); selector != "" {
 		query.Set("fieldSelector", selector)
 	}
-	got, err := e.shared(ctx, stream.CollectionPath(e.Schema.Resource, namespace), query, e.Format.MediaType())
+	got, done, err := e.shared(ctx, stream.CollectionPath(e.Schema.Resource, namespace), query, e.Format.MediaType())
+	defer done()
 	if err != nil {
 		return nil
 	}

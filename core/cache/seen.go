@@ -38,7 +38,8 @@ func (a *answer) seesAll() bool { return a.views == nil && a.selectsAll() }
 func (a *answer) coalesceSeen() (bool, error) {
 	query := a.r.URL.Query()
 	query.Del("limit")
-	got, err := a.entry.shared(a.r.Context(), a.r.URL.Path, query, a.entry.Format.MediaType())
+	got, done, err := a.entry.shared(a.r.Context(), a.r.URL.Path, query, a.entry.Format.MediaType())
+	defer done()
 	if err != nil {
 		a.entry.counts.proofs.add(telemetry.ProofFailed)
 		return false, nil

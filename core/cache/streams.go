@@ -28,8 +28,10 @@ const (
 type streams struct {
 	source *stream.Source
 	budget *stream.Budget
-	idle   time.Duration
-	log    logr.Logger
+	// recordings is what coalesced answers may take together.
+	recordings *stream.Budget
+	idle       time.Duration
+	log        logr.Logger
 	// restored is told of resources whose revisions went backwards.
 	restored func(schema.GroupResource)
 	ended    tally // by reason
@@ -71,18 +73,21 @@ type entry struct {
 	serial  uint64 // of no other entry
 	counts  *counts
 	writers map[form]*wire.Writer
-	// flights holds a stream.Flights[*recorded] for each coalesced question.
-	flights  sync.Map
-	users    atomic.Int64
-	watchers atomic.Int64 // of the users
-	used     atomic.Int64 // when last, Unix nanoseconds
+	// flights holds a stream.Flights[*recorded] for each coalesced question, and
+	// recordings is what all streams' may take together.
+	flights    sync.Map
+	recordings *stream.Budget
+	users      atomic.Int64
+	watchers   atomic.Int64 // of the users
+	used       atomic.Int64 // when last, Unix nanoseconds
 	// slow says that somebody has waited for the load, which was under way, in vain.
 	slow atomic.Bool
 }
 
 func newStreams(o Options) *streams {
 	return &streams{
-		source: &stream.Source{Transport: o.Upstream, Base: o.Base}, budget: &stream.Budget{Limit: o.MemoryBudget}, idle: o.IdleStop, log: o.Log,
+		source: &stream.Source{Transport: o.Upstream, Base: o.Base}, budget: &stream.Budget{Limit: o.MemoryBudget},
+		recordings: &stream.Budget{Limit: maxRecordings}, idle: o.IdleStop, log: o.Log,
 		resources: map[schema.GroupVersionResource]*resource{}, open: map[streamKey]*entry{}, closed: map[streamKey]time.Time{},
 		counts: map[collection]*counts{},
 	}
@@ -182,7 +187,7 @@ func (e *entry) release() {
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
 	s.serial++
-	e := &entry{serial: s.serial, counts: s.count(k), writers: writersOf(known, k.format)}
+	e := &entry{serial: s.serial, counts: s.count(k), writers: writersOf(known, k.format), recordings: s.recordings}
 	e.Stream = stream.New(s.ctx, stream.Options{
 		Schema: known, Format: k.format, Scope: k.scope, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
 	})

@@ -19,6 +19,10 @@ const (
 // only a flight that has not been sent: an answer that was on its way when the
 // question came may be older than the question. The zero value is ready.
 type Flights[T any] struct {
+	// Free is called with what a flight brought once all who boarded have landed and
+	// done with it. It may be nil.
+	Free func(T)
+
 	mu    sync.Mutex // guards following
 	next  *flight[T]
 	aloft bool
@@ -34,12 +38,34 @@ type flight[T any] struct {
 	landed  chan struct{}
 	value   T
 	err     error
+	// holders are those who have boarded and not done with value, and the flight
+	// itself until it has landed.
+	holders atomic.Int64
 }
 
 // Do returns the answer of the next flight. fetch runs in a goroutine of its
 // own; ctx bounds the caller's patience only.
 func (f *Flights[T]) Do(ctx context.Context, fetch func() (T, error)) (T, error) {
 	mine := f.board(fetch)
+	defer f.leave(mine)
+	return f.await(ctx, mine)
+}
+
+// Hold is Do for what is to be freed: the caller calls done when it has done with
+// what it got, whatever that is.
+func (f *Flights[T]) Hold(ctx context.Context, fetch func() (T, error)) (value T, done func(), err error) {
+	mine := f.board(fetch)
+	value, err = f.await(ctx, mine)
+	return value, func() { f.leave(mine) }, err
+}
+
+func (f *Flights[T]) leave(one *flight[T]) {
+	if one.holders.Add(-1) == 0 && one.err == nil && f.Free != nil {
+		f.Free(one.value)
+	}
+}
+
+func (f *Flights[T]) await(ctx context.Context, mine *flight[T]) (T, error) {
 	f.waiting.Add(1)
 	defer f.waiting.Add(-1)
 	select {
@@ -58,9 +84,11 @@ func (f *Flights[T]) board(fetch func() (T, error)) *flight[T] {
 	defer f.mu.Unlock()
 	if f.next != nil {
 		f.next.boarded++
+		f.next.holders.Add(1)
 		return f.next
 	}
 	mine := &flight[T]{boarded: 1, fetch: fetch, landed: make(chan struct{})}
+	mine.holders.Store(2)
 	if f.ended {
 		mine.err = context.Canceled
 		close(mine.landed)
@@ -80,6 +108,7 @@ func (f *Flights[T]) fly(now *flight[T]) {
 	for now != nil {
 		now.value, now.err = now.fetch()
 		close(now.landed)
+		f.leave(now)
 		if f.isStorm() {
 			<-time.After(linger)
 		}

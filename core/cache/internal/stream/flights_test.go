@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,4 +42,34 @@ func TestStormTakesFewFlights(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatFlightsBringIsFreedOnce has one who boarded lose patience, and another take
+// long over what came.
+func TestWhatFlightsBringIsFreedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var freed []int
+		n := 0
+		f := Flights[int]{Free: func(v int) { freed = append(freed, v) }}
+		fetch := func() (int, error) {
+			n++
+			v := n
+			<-time.After(time.Second)
+			return v, nil
+		}
+		impatient, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, done, err := f.Hold(impatient, fetch)
+		if done(); err == nil {
+			t.Error("waited for a flight that took longer")
+		}
+		got, done, err := f.Hold(t.Context(), fetch)
+		if err != nil || got != 2 || len(freed) != 1 {
+			t.Errorf("got %d of flights of which %v are freed: %v", got, freed, err)
+		}
+		if done(); len(freed) != 2 {
+			t.Errorf("freed %v", freed)
+		}
+		f.End()
+	})
 }
