@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 )
@@ -20,9 +22,12 @@ func (u *Upstream) Ready(r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("ask the API server: %w", err)
 	}
-	res, err := u.callers.requests.RoundTrip(req)
+	// Over HTTP/1.1: the API server closes a connection of HTTP/2 to whoever says not
+	// who he is.
+	res, err := u.callers.upgrades.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("ask the API server: %w", err)
 	}
-	return res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body) // or the connection would not be used again
+	return errors.Join(err, res.Body.Close())
 }

@@ -49,6 +49,7 @@ func newLegs(cfg *rest.Config, d *dialer) (callers, own leg, err error) {
 	if err != nil {
 		return leg{}, leg{}, err
 	}
+	callers.strangers, callers.acquaintances = pool(false, forRequests), newAcquaintances()
 	own, err = newLeg(func(p purpose) (http.RoundTripper, error) {
 		return rest.HTTPWrappersForConfig(cfg, pool(true, p, tc.TLS.CertFile, tc.TLS.KeyFile))
 	})

@@ -65,6 +65,9 @@ type leg struct {
 	requests http.RoundTripper
 	upgrades http.RoundTripper // HTTP/1.1: HTTP/2 has no Upgrade, among others
 	reads    *reads            // nil if there is no such pool
+	// strangers are for those who are not acquainted; nil if there are none.
+	strangers http.RoundTripper
+	*acquaintances
 }
 
 // New prepares connections to the API server; it does not open any.
@@ -267,16 +270,32 @@ func (u *Upstream) send(r *http.Request) (*http.Response, error) {
 }
 
 func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
+	if l.strangers == nil {
+		return l.poolFor(r).RoundTrip(r)
+	}
+	credential := l.of(r)
+	pool := l.poolFor(r)
+	if pool == l.requests && !l.know(credential) {
+		pool = l.strangers
+	}
+	res, err := pool.RoundTrip(r)
+	if err == nil {
+		l.learn(credential, res.StatusCode)
+	}
+	return res, err
+}
+
+func (l leg) poolFor(r *http.Request) http.RoundTripper {
 	// HTTP/2 has no path in a CONNECT (RFC 9113 section 8.5). And if trailers come
 	// after the answer, Go's HTTP/2 server closes the connection for everybody.
 	needsHTTP1 := r.Method == http.MethodConnect && r.URL.Path != "" || len(r.Trailer) > 0
 	if needsHTTP1 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
-		return l.upgrades.RoundTrip(r)
+		return l.upgrades
 	}
 	if l.reads != nil && isRead(r) && fitsHTTP1(r) && l.reads.enter() {
-		return l.reads.RoundTrip(r)
+		return l.reads
 	}
-	return l.requests.RoundTrip(r)
+	return l.requests
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -303,6 +322,9 @@ func (u *Upstream) Close() {
 	for _, l := range []leg{u.callers, u.own} {
 		closeIdle(l.requests)
 		closeIdle(l.upgrades)
+		if l.strangers != nil {
+			closeIdle(l.strangers)
+		}
 		if l.reads != nil {
 			closeIdle(l.reads.RoundTripper)
 		}
