@@ -2,6 +2,7 @@ package throttle
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
@@ -10,11 +11,13 @@ import (
 
 // Pressure tells when memory is nearly used up. A nil Pressure never is high.
 type Pressure struct {
-	limit  uint64 // bytes
-	read   func() uint64
-	now    func() time.Time
-	looked atomic.Int64 // Unix nanoseconds
-	high   atomic.Bool
+	limit     uint64 // bytes
+	read      func() uint64
+	collect   func()
+	now       func() time.Time
+	looked    atomic.Int64 // Unix nanoseconds
+	collected atomic.Int64 // when garbage last was because of it, Unix nanoseconds
+	high      atomic.Bool
 }
 
 const (
@@ -23,6 +26,10 @@ const (
 	// highAt is the part of the limit that may be in use, in percent. Beyond it
 	// the garbage collector would soon do nothing else.
 	highAt = 80
+	// collectEvery is how often garbage is collected meanwhile: where nothing is
+	// begun, little is allocated, and the collector would not look for two minutes
+	// whether there is room again.
+	collectEvery = time.Second
 )
 
 // NewPressure watches what the heap's live objects take of GOMEMLIMIT. It is nil
@@ -32,7 +39,7 @@ func NewPressure() *Pressure {
 	if limit == math.MaxInt64 {
 		return nil
 	}
-	return &Pressure{limit: uint64(limit), read: liveHeap, now: time.Now}
+	return &Pressure{limit: uint64(limit), read: liveHeap, collect: runtime.GC, now: time.Now}
 }
 
 // liveHeap is what the last collection found in use, in bytes. What is garbage is
@@ -53,7 +60,14 @@ func (p *Pressure) IsHigh() bool {
 	}
 	now, looked := p.now().UnixNano(), p.looked.Load()
 	if now-looked >= int64(lookEvery) && p.looked.CompareAndSwap(looked, now) {
-		p.high.Store(p.read()/highAt*100 > p.limit)
+		p.high.Store(p.isAbove())
+		if p.high.Load() && now-p.collected.Load() >= int64(collectEvery) {
+			p.collect()
+			p.collected.Store(p.now().UnixNano())
+			p.high.Store(p.isAbove())
+		}
 	}
 	return p.high.Load()
 }
+
+func (p *Pressure) isAbove() bool { return p.read()/highAt*100 > p.limit }

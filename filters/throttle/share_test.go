@@ -203,7 +203,7 @@ func TestWhatHasNoRoomIsRefused(t *testing.T) {
 func TestNothingIsBegunWhereMemoryIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live := uint64(0)
-		p := &Pressure{limit: 1000, read: func() uint64 { return live }, now: time.Now}
+		p := &Pressure{limit: 1000, read: func() uint64 { return live }, collect: func() {}, now: time.Now}
 		counted := 0
 		f := NewShare(steady(Options{Count: func(_, limit, _ string) {
 			if limit == "memory" {
@@ -232,6 +232,26 @@ func TestNothingIsBegunWhereMemoryIsShort(t *testing.T) {
 		}
 		if (*Pressure)(nil).IsHigh() {
 			t.Error("without a limit there is pressure")
+		}
+	})
+}
+
+// TestPressureEndsByItself has what is known of the heap change with collections
+// alone, as it does, and nothing bring those about.
+func TestPressureEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heap, live, collections := uint64(900), uint64(900), 0
+		p := &Pressure{limit: 1000, read: func() uint64 { return live }, collect: func() { live = heap; collections++ }, now: time.Now}
+		if !p.IsHigh() {
+			t.Error("no pressure at 900 of 1000")
+		}
+		heap = 100
+		for range 2 * collectEvery / lookEvery {
+			<-time.After(lookEvery)
+			p.IsHigh()
+		}
+		if p.IsHigh() || collections != 2 {
+			t.Errorf("pressure: %v after %d collections", p.IsHigh(), collections)
 		}
 	})
 }
