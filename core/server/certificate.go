@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -34,17 +35,17 @@ func (o *Options) ensureCertificate() error {
 	}
 	o.CertFile = filepath.Join(o.CertDir, "portico.crt")
 	o.KeyFile = filepath.Join(o.CertDir, "portico.key")
-	if ok, err := cert.CanReadCertAndKey(o.CertFile, o.KeyFile); err != nil || ok && !hasExpired(o.CertFile) {
-		return err
+	if o.isServable() {
+		return nil
 	}
-	return o.selfSign(year)
+	return o.selfSign(tenYears)
 }
 
-// hasExpired reports whether the first certificate in a file has. What is not
-// one is told of by whoever serves it.
-func hasExpired(file string) bool {
-	certs, err := cert.CertsFromFile(file)
-	return err == nil && time.Now().After(certs[0].NotAfter)
+// isServable reports whether there is a pair that can be served. What is left of one
+// that was not written to its end cannot.
+func (o *Options) isServable() bool {
+	pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+	return err == nil && time.Now().Before(pair.Leaf.NotAfter)
 }
 
 // selfSign makes a certificate for so long.
@@ -62,7 +63,9 @@ func (o *Options) selfSign(lasts time.Duration) error {
 	return nil
 }
 
-const year = 365 * 24 * time.Hour
+// tenYears is as long as nobody will run a proxy: whoever trusts its certificate would
+// have to be told of another.
+const tenYears = 10 * 365 * 24 * time.Hour
 
 // newCertificate returns a certificate with that of its authority, of which
 // nobody has the key any more, and its own key. The keys are of an elliptic curve:

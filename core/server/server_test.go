@@ -125,13 +125,27 @@ func TestSelfSignedCertificateIsKept(t *testing.T) {
 	}
 }
 
-func TestSelfSignedCertificateThatHasExpiredIsNot(t *testing.T) {
-	o := Options{CertDir: t.TempDir(), Handler: say(""), Listener: listener(t)}
-	o.CertFile, o.KeyFile = filepath.Join(o.CertDir, "portico.crt"), filepath.Join(o.CertDir, "portico.key")
-	if err := o.selfSign(time.Minute); err != nil || !hasExpired(o.CertFile) { // it began an hour ago
-		t.Fatalf("has not expired, or %v", err)
+func TestSelfSignedCertificateThatIsOfNoUseIsNot(t *testing.T) {
+	for name, spoil := range map[string]func(o *Options) error{
+		"expired": func(o *Options) error { return o.selfSign(time.Minute) }, // it began an hour ago
+		"no-key":  func(o *Options) error { return os.Remove(o.KeyFile) },
+		"half":    func(o *Options) error { return os.Truncate(o.CertFile, 100) },
+		"other": func(o *Options) error {
+			return (&Options{CertFile: o.CertFile, KeyFile: o.KeyFile + ".other"}).selfSign(tenYears)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testRenewal(t, spoil) })
 	}
-	s, err := New(Options{CertDir: o.CertDir, Handler: o.Handler, Listener: o.Listener})
+}
+
+func testRenewal(t *testing.T, spoil func(o *Options) error) {
+	t.Helper()
+	o := Options{CertDir: t.TempDir()}
+	o.CertFile, o.KeyFile = filepath.Join(o.CertDir, "portico.crt"), filepath.Join(o.CertDir, "portico.key")
+	if err := errors.Join(o.selfSign(tenYears), spoil(&o)); err != nil || o.isServable() {
+		t.Fatalf("can be served, or %v", err)
+	}
+	s, err := New(Options{CertDir: o.CertDir, Handler: say(""), Listener: listener(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
