@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
@@ -92,6 +92,7 @@ type kind struct {
 	resource    schema.GroupVersionResource
 	informer    cache.SharedIndexInformer
 	unavailable string // why policies cannot be read; guarded by the controller's mu
+	lost        atomic.Bool
 
 	// Of the goroutine that runs Start.
 	policies map[string]*policy
@@ -162,7 +163,7 @@ func (c *Controller) prepare() error {
 	c.prepareCensus()
 	for _, r := range c.Resources {
 		k := &kind{resource: r, policies: map[string]*policy{}}
-		k.informer = dynamicinformer.NewFilteredDynamicInformer(c.Client, r, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+		k.informer = c.inform(k)
 		if err := c.listen(k); err != nil {
 			return fmt.Errorf("follow %s: %w", r.GroupResource(), err)
 		}
@@ -192,7 +193,7 @@ func (c *Controller) missed(k *kind, err error) {
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		c.say(k, "the proxy's identity may not list and watch them")
 	default:
-		c.Log.V(1).Info("policies of the API are not followed for now", "resource", k.resource.Resource, "reason", err.Error())
+		c.lost(k, err)
 	}
 }
 

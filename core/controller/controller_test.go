@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -261,6 +263,61 @@ func TestWithoutRightsThereAreNone(t *testing.T) {
 	p.next()
 	if line := <-said; !strings.Contains(line, "may not list and watch") {
 		t.Errorf("logged %s", line)
+	}
+}
+
+// failing answers requests by itself, each failure once, and then passes them on.
+type failing struct {
+	http.RoundTripper
+	failures chan func(*http.Request) (*http.Response, error)
+}
+
+func (f failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case fail := <-f.failures:
+		return fail(r)
+	default:
+		return f.RoundTripper.RoundTrip(r)
+	}
+}
+
+func unreachable(r *http.Request) (*http.Response, error) {
+	return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+}
+
+func status(code int) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: code, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}
+}
+
+// TestAPIServerThatIsGoneIsAskedAgainSoon starts while there is none: client-go
+// alone would wait for longer each time, more than fifty seconds in all.
+func TestAPIServerThatIsGoneIsAskedAgainSoon(t *testing.T) {
+	install(t, nil)
+	put(t, client(t, plane.Config()), asking("a", "Refuse"))
+	failures := make(chan func(*http.Request) (*http.Response, error), 6)
+	for _, fail := range []func(*http.Request) (*http.Response, error){
+		unreachable, unreachable, status(http.StatusBadGateway), status(http.StatusServiceUnavailable), unreachable, status(http.StatusGatewayTimeout),
+	} {
+		failures <- fail
+	}
+	cfg := plane.Config()
+	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { return failing{rt, failures} })
+	said := make(chan string, 100)
+	started := time.Now()
+	p := follow(t, client(t, cfg), "n1", funcr.New(func(_, args string) { said <- args }, funcr.Options{}))
+	p.next("a Refuse")
+	if took := time.Since(started); len(failures) > 0 || took > 35*time.Second {
+		t.Errorf("it took %v, and %d failures were not met", took, len(failures))
+	}
+	for _, want := range []string{"policies of the API are not followed for now", "policies of the API are followed again"} {
+		if line := <-said; !strings.Contains(line, want) || !strings.Contains(line, "cachepolicies") {
+			t.Errorf("logged %s, want %s", line, want)
+		}
+	}
+	if len(said) > 0 {
+		t.Errorf("logged besides: %s", <-said)
 	}
 }
 
