@@ -54,7 +54,7 @@ func verbOf(r *http.Request, info *request.RequestInfo, scope string) string {
 
 func cleanServedBy(s string) string {
 	switch s {
-	case ServedByCache, ServedByLedger, ServedByCoalesced, ServedByUpstream, ServedByStale:
+	case ServedByCache, ServedByCoalesced, ServedByUpstream, ServedByStale:
 		return s
 	}
 	return ""

@@ -94,8 +94,8 @@ func TestLabelsAreKubeAPIServers(t *testing.T) {
 func TestWhatCannotBeTrustedIsNoLabel(t *testing.T) {
 	m, registry := newMetrics(t)
 	answered(t, m, "GET", "/api", telemetry.Answer{Code: 299, ServedBy: "a backend's invention"})
-	answered(t, m, "GET", "/api", telemetry.Answer{Code: telemetry.CodeClientGone, ServedBy: telemetry.ServedByLedger})
-	want := map[string]float64{"code=other verb=GET": 1, "code=499 served_by=ledger verb=GET": 1}
+	answered(t, m, "GET", "/api", telemetry.Answer{Code: telemetry.CodeClientGone, ServedBy: telemetry.ServedByStale})
+	want := map[string]float64{"code=other verb=GET": 1, "code=499 served_by=stale verb=GET": 1}
 	if diff := cmp.Diff(want, requests(t, registry)); diff != "" {
 		t.Errorf("portico_request_total (-want +got):\n%s", diff)
 	}

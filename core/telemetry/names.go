@@ -67,7 +67,6 @@ const HeaderServedBy = "Portico-Served-By"
 // Values of HeaderServedBy.
 const (
 	ServedByCache     = "cache"
-	ServedByLedger    = "ledger"
 	ServedByCoalesced = "coalesced"
 	ServedByUpstream  = "upstream"
 	ServedByStale     = "stale"
