@@ -133,8 +133,15 @@ func (p *Proxy) awaitReady() {
 }
 
 // Ready reports what /readyz says.
-func (p *Proxy) Ready() bool {
-	res, err := http.Get(p.HealthURL + "/readyz")
+func (p *Proxy) Ready() bool { return p.ReadyBut("") }
+
+// ReadyBut reports what /readyz says where a check is left out.
+func (p *Proxy) ReadyBut(check string) bool {
+	path := "/readyz"
+	if check != "" {
+		path += "?exclude=" + check
+	}
+	res, err := http.Get(p.HealthURL + path)
 	if err != nil {
 		return false
 	}

@@ -51,6 +51,10 @@ func TestReadsAreStaleWhileTheAPIServerIsGone(t *testing.T) {
 		return c.get(t, configMaps+"?resourceVersion=0").header.Get("Portico-Served-By") == "stale"
 	})
 	checkStale(t, c)
+	// A load balancer that asks like this goes on sending what can be answered.
+	if p.Ready() || !p.ReadyBut("upstream") {
+		t.Errorf("ready: %v, and %v but for the API server", p.Ready(), p.ReadyBut("upstream"))
+	}
 	stranger := admin(t, p)
 	stranger.token = world.Token("old-proxy").Token
 	if a := stranger.get(t, configMaps); a.code != http.StatusServiceUnavailable {
