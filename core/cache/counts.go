@@ -23,6 +23,7 @@ type counts struct {
 	stale             atomic.Int64 // those that upstream could not give
 	slow              atomic.Int64 // watchers that fell off the history
 	proofs            tally        // of reads of the newest state
+	tooLarge          bool         // it has been logged; guarded by streams' mu
 }
 
 // answered counts an answer.

@@ -3,8 +3,10 @@ package cache_test
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/go-logr/logr/funcr"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/cache"
@@ -87,7 +89,9 @@ func TestWhatIsPassedOnHasAReason(t *testing.T) {
 func TestEndsOfStreamsAreCounted(t *testing.T) {
 	d := direct(t)
 	d.AddNamespace("ends")
-	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.MemoryBudget = 1 })
+	said := make(chan string, 100)
+	log := funcr.New(func(_, args string) { said <- args }, funcr.Options{})
+	p := newProxy(t, func(o *cache.Options) { nothingRefused(o); o.MemoryBudget, o.Log = 1, log })
 	const path = "/api/v1/namespaces/ends/configmaps"
 	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
 	p.Get(path+"?resourceVersion=0", cachetest.JSON)
@@ -96,5 +100,8 @@ func TestEndsOfStreamsAreCounted(t *testing.T) {
 	p.Get(path+"?resourceVersion=0", cachetest.JSON)
 	if f := p.cache.Figures(); f.Passed[telemetry.PassedUnavailable] != before+1 || f.Memory != 0 || f.MemoryLimit != 1 {
 		t.Errorf("got %+v", f)
+	}
+	if line := <-said; !strings.Contains(line, "does not fit into memory") || !strings.Contains(line, "configmaps") {
+		t.Errorf("logged %s", line)
 	}
 }

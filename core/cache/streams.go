@@ -243,6 +243,7 @@ func (s *streams) end(k streamKey, e *entry) {
 		s.restored(k.gvr.GroupResource())
 	case errors.Is(err, stream.ErrOverBudget):
 		s.closed[k] = time.Now().Add(retryTooLarge)
+		s.sayTooLarge(k)
 	default:
 		s.closed[k] = time.Now().Add(retryRefused)
 		if !apierrors.IsForbidden(err) { // which is about a part only
@@ -250,6 +251,15 @@ func (s *streams) end(k streamKey, e *entry) {
 		}
 	}
 	s.log.V(1).Info("stream ended", "resource", k.gvr.String(), "format", k.format.String(), "scope", k.scope.String(), "reason", err.Error())
+}
+
+// sayTooLarge logs once of each collection that there is no room for it: it is
+// tried again and again. The caller holds s.mu.
+func (s *streams) sayTooLarge(k streamKey) {
+	if n := s.count(k); !n.tooLarge {
+		n.tooLarge = true
+		s.log.Info("collection does not fit into memory, and is read from the API server: see --cache-memory-limit", "resource", k.gvr.String(), "format", k.format.String())
+	}
 }
 
 // forgetClosed drops what may be tried again, for callers can name any number of
