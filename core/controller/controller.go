@@ -263,7 +263,7 @@ func (c *Controller) read(k *kind, name string, u *unstructured.Unstructured) {
 	p.tried, p.generation = identity, u.GetGeneration()
 	good, err := c.decode(u)
 	if p.err = err; err != nil {
-		c.Log.Error(err, "Policy refused; what it said before stays in force", "resource", k.resource.Resource, "name", name)
+		c.Log.Error(err, "policies refused; what this one said before stays in force", "resource", k.resource.Resource, "name", name)
 		return
 	}
 	p.good, p.identity = good, identity
@@ -303,7 +303,7 @@ func (c *Controller) apply() {
 		return
 	}
 	if c.refusal = c.Apply(objects, state); c.refusal != nil {
-		c.Log.Error(c.refusal, "Policies refused; the ones before stay in force")
+		c.Log.Error(c.refusal, "policies refused; the ones before stay in force")
 		return
 	}
 	c.applied = &state

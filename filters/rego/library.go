@@ -205,7 +205,7 @@ func (l *Library) update(p *v1alpha1.RegoPolicy, s *shelf) {
 }
 
 func (l *Library) refuse(p *v1alpha1.RegoPolicy, s *shelf, is [32]byte, err error) {
-	l.options.Log.Error(err, "RegoPolicy refused", "name", p.Name)
+	l.options.Log.Error(err, "policies refused; what this one said before stays in force", "kind", "RegoPolicy", "name", p.Name)
 	s.bad, s.err = is, err
 }
 
