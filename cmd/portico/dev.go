@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +70,9 @@ func (o *devOptions) run(ctx context.Context) error {
 	if err := errors.Join(o.checkRedirect(), o.place()); err != nil {
 		return err
 	}
+	if err := errors.Join(o.settle(), o.checkKubeconfig()); err != nil {
+		return err
+	}
 	if err := o.prepare(); err != nil {
 		return err
 	}
@@ -88,7 +92,7 @@ func (o *devOptions) run(ctx context.Context) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(serving) }()
-	if err := p.awaitReady(ctx, ended); err != nil {
+	if err := p.awaitReady(ctx, ended, o.out); err != nil {
 		stop()
 		return errors.Join(err, <-ended)
 	}
@@ -103,16 +107,40 @@ func (o *devOptions) run(ctx context.Context) error {
 }
 
 func (o *devOptions) proxiedKubeconfig() string { return filepath.Join(o.dir, "kubeconfig") }
+func (o *devOptions) directKubeconfig() string  { return filepath.Join(o.dir, "direct.kubeconfig") }
+
+// settle finds the directory to use.
+func (o *devOptions) settle() error {
+	if o.dir != "" {
+		return nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return fmt.Errorf("find a directory to use: set --dir: %w", err)
+	}
+	o.dir = filepath.Join(cache, "portico", "dev")
+	return nil
+}
+
+// checkKubeconfig refuses what another run has left, and told its user to export:
+// what it leads to is gone, or is a proxy.
+func (o *devOptions) checkKubeconfig() error {
+	for _, own := range []string{o.proxiedKubeconfig(), o.directKubeconfig()} {
+		if o.kubeconfig != "" && isSameFile(o.kubeconfig, own) {
+			return fmt.Errorf("kubeconfig %s is what portico dev itself writes: `unset KUBECONFIG` for a control plane of its own, or name the kubeconfig of another cluster", o.kubeconfig)
+		}
+	}
+	return nil
+}
+
+func isSameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	other, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(one, other)
+}
 
 // prepare makes the directory and sends the log there, off the screen.
 func (o *devOptions) prepare() error {
-	if o.dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return fmt.Errorf("find a directory to use: set --dir: %w", err)
-		}
-		o.dir = filepath.Join(cache, "portico", "dev")
-	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
@@ -180,13 +208,23 @@ func listen(address string) (string, bool) {
 	return l.Addr().String(), true
 }
 
-// awaitReady waits until the proxy serves, or has ended.
-func (p *proxy) awaitReady(ctx context.Context, ended <-chan error) error {
+// patience is how long a start may take without a word.
+const patience = 3 * time.Second
+
+// awaitReady waits until the proxy serves, or has ended. What keeps it waiting for
+// long it tells out.
+func (p *proxy) awaitReady(ctx context.Context, ended <-chan error, out io.Writer) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	started, told := time.Now(), ""
 	for {
-		if p.isReady() {
+		reasons := strings.Join(p.unready(ctx), "; ")
+		if reasons == "" {
 			return nil
+		}
+		if reasons != told && time.Since(started) > patience {
+			fmt.Fprintln(out, "Waiting until the proxy is ready:", reasons)
+			told = reasons
 		}
 		select {
 		case err := <-ended:

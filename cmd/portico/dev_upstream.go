@@ -48,7 +48,7 @@ func (o *devOptions) embedded(ctx context.Context) (*devUpstream, error) {
 	}
 	u := &devUpstream{
 		server:     cp.URL(),
-		kubeconfig: filepath.Join(o.dir, "direct.kubeconfig"),
+		kubeconfig: o.directKubeconfig(),
 		kubectl:    cp.Program("kubectl"),
 		stop:       cp.Stop,
 	}

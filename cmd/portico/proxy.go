@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -391,13 +393,15 @@ func addProfiles(debug map[string]http.Handler) {
 // withExemplars serves OpenMetrics to those who ask, as exemplars need it.
 func withExemplars(o *promhttp.HandlerOpts) { o.EnableOpenMetrics = true }
 
-// isReady reports what /readyz reports.
-func (p *proxy) isReady() bool {
-	probe, err := http.NewRequest(http.MethodGet, "/readyz", nil)
-	for _, check := range p.ready {
-		err = errors.Join(err, check(probe))
+// unready is what /readyz would complain of.
+func (p *proxy) unready(ctx context.Context) (reasons []string) {
+	probe := (&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/readyz"}}).WithContext(ctx)
+	for _, name := range slices.Sorted(maps.Keys(p.ready)) {
+		if err := p.ready[name](probe); err != nil {
+			reasons = append(reasons, name+": "+err.Error())
+		}
 	}
-	return err == nil
+	return reasons
 }
 
 // run serves until ctx ends and all requests are done.
