@@ -67,6 +67,7 @@ rights. Callers with a client certificate need --client-ca-file and
   portico proxy --kubeconfig=admin.conf --bind-address=127.0.0.1 --cert-dir=/tmp/portico`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.complete(cmd)
 			if err := o.applyLogging(); err != nil {
 				return err
 			}
@@ -232,7 +233,7 @@ func (p *proxy) deps(cfg *rest.Config, o proxyOptions, ca dynamiccertificates.CA
 // remember prepares what answers from memory, and what keeps it honest.
 func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions, peers *replicas.Replicas) (*cache.Cache, error) {
 	c, err := cache.New(cache.Options{
-		Upstream: own.Transport, Base: p.upstream.Base(), MemoryBudget: o.cacheMemory.Value(), Replicas: peers, Log: p.log.WithName("cache"),
+		Upstream: own.Transport, Base: p.upstream.Base(), MemoryBudget: o.cacheBudget(p.log), Replicas: peers, Log: p.log.WithName("cache"),
 	})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,8 @@ type proxyOptions struct {
 
 	watchCache  bool
 	cacheMemory resource.QuantityValue
+	// cacheMemoryGiven is set where the operator has said so himself.
+	cacheMemoryGiven bool
 
 	replicas replicaOptions
 
@@ -137,7 +139,7 @@ func (o *proxyOptions) addCallerFlags(f *pflag.FlagSet) {
 
 func (o *proxyOptions) addMemoryFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.watchCache, "watch-cache", o.watchCache, "Answer reads from memory where the proxy's own identity may list and watch the resource, and the caller may have the answer.")
-	f.Var(&o.cacheMemory, "cache-memory-limit", "How much memory collections may take together; what does not fit is read upstream. 0 means no bound.")
+	f.Var(&o.cacheMemory, "cache-memory-limit", "How much memory collections may take together; what does not fit is read upstream. Unless it is given, it is no more than half of GOMEMLIMIT, which is set from the cgroup; more than 60 % of that leaves requests too little. 0 means no bound.")
 	f.Var(&o.lookupMemory, "lookup-memory-limit", "How much memory may take together what WebAssembly filters look up. A filter whose contextResources do not fit is not in force. 0 means no bound.")
 }
 
@@ -151,6 +153,11 @@ func (o *proxyOptions) addOperationFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.healthAddress, "health-probe-bind-address", o.healthAddress, `Where /healthz and /readyz are; "0" turns them off.`)
 	f.BoolVar(&o.profiling, "profiling", o.profiling, "Serve /debug/pprof on --metrics-bind-address. Profiles tell what the proxy does, and for whom.")
 	f.StringVar(&o.tracingConfigFile, "tracing-config-file", o.tracingConfigFile, "File of kind TracingConfiguration, as kube-apiserver's. Empty means the OTEL_* environment variables.")
+}
+
+// complete notes which flags have been given, where that matters.
+func (o *proxyOptions) complete(cmd *cobra.Command) {
+	o.cacheMemoryGiven = cmd.Flags().Changed("cache-memory-limit")
 }
 
 // applyLogging makes klog, and with it controller-runtime, log as asked.

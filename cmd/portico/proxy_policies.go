@@ -27,7 +27,7 @@ func (p *proxy) limit(from fetch.Sources, o proxyOptions, d *filters.Deps) error
 	d.Limiter, d.Talkers = limiter, talkers.New()
 	d.Share = throttle.NewShare(throttle.NewLimiter(throttle.Options{Waiting: maxWaiting, Count: limits.Decided}), throttle.Shares{
 		Requests: o.maxRequests, Lists: o.maxLists, Streams: o.maxWatches,
-	}, throttle.NewPressure())
+	}, throttle.NewPressure(p.log.WithName("memory")))
 	p.debug[talkersPath] = describe(d.Talkers.Talkers)
 	memory := d.Memory
 	servable := func(r *http.Request) bool { return memory != nil && memory.Asked(r) }

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/portico-proxy/portico/core/limit"
@@ -203,7 +204,9 @@ func TestWhatHasNoRoomIsRefused(t *testing.T) {
 func TestNothingIsBegunWhereMemoryIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live := uint64(0)
-		p := &Pressure{limit: 1000, read: func() uint64 { return live }, collect: func() {}, now: time.Now}
+		said := 0
+		log := funcr.New(func(string, string) { said++ }, funcr.Options{})
+		p := &Pressure{limit: 1000, read: func() uint64 { return live }, collect: func() {}, now: time.Now, log: log}
 		counted := 0
 		f := NewShare(steady(Options{Count: func(_, limit, _ string) {
 			if limit == "memory" {
@@ -229,6 +232,17 @@ func TestNothingIsBegunWhereMemoryIsShort(t *testing.T) {
 		}
 		if counted != 1 {
 			t.Errorf("%d refusals were counted, want 1", counted)
+		}
+		for _, step := range []struct {
+			live uint64
+			wait time.Duration
+			said int
+		}{{900, lookEvery, 1}, {100, lookEvery, 1}, {900, lookEvery, 1}, {100, 2 * calm, 1}, {900, lookEvery, 2}, {900, 30 * time.Second, 2}} {
+			live = step.live
+			<-time.After(step.wait)
+			if p.IsHigh(); said != step.said {
+				t.Errorf("with %d of 1000 in use it was logged %d times, want %d", live, said, step.said)
+			}
 		}
 		if (*Pressure)(nil).IsHigh() {
 			t.Error("without a limit there is pressure")
