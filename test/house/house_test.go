@@ -42,6 +42,8 @@ var rules = []rule{
 	exampleTested,
 	links,
 	namedTests,
+	metricsTold,
+	flagsExist,
 }
 
 var parses = rule{
