@@ -8,7 +8,7 @@ import (
 )
 
 func TestRecordingsTakeTheRoomTheyNeed(t *testing.T) {
-	room := &stream.Budget{Limit: 3 * maxRecorded}
+	room := &stream.Budget{Limit: 3*maxRecorded - 1}
 	part := make([]byte, 32<<10)
 	write := func(r *recorded, size int) error {
 		for w := (&recording{r, room}); len(r.body) < size; {
