@@ -47,6 +47,9 @@ func (s *streams) watchDefinitions() {
 	s.wg.Go(definitions.Run)
 	s.wg.Go(func() {
 		s.compareDefinitions(s.ctx, definitions)
+		// It may have been listed anew: nobody compares it any more, and the next one
+		// who asks begins with another.
+		definitions.Fail(errRedefined)
 		s.dropCustom()
 	})
 }

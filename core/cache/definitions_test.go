@@ -2,9 +2,13 @@ package cache_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/cache/cachetest"
 )
 
@@ -26,15 +30,75 @@ func vans(wheels int) object {
 	}
 }
 
+// forgetful is an upstream that can lose what happened to definitions.
+type forgetful struct {
+	http.RoundTripper
+	mu     sync.Mutex     // guards following
+	open   io.Closer      // the watch of them
+	loads  map[string]int // by path
+	forgot bool
+}
+
+func (f *forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
+	q := r.URL.Query()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if q.Get("sendInitialEvents") != "" {
+		f.loads[r.URL.Path]++
+	}
+	if q.Get("watch") == "" || r.URL.Path != definitions {
+		return f.RoundTripper.RoundTrip(r)
+	}
+	if q.Get("sendInitialEvents") == "" && f.forgot {
+		f.forgot = false
+		return &http.Response{StatusCode: http.StatusGone, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(
+			`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`))}, nil
+	}
+	res, err := f.RoundTripper.RoundTrip(r)
+	if err == nil {
+		f.open = res.Body
+	}
+	return res, err
+}
+
+// forget has definitions be listed anew.
+func (f *forgetful) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgot = true
+	_ = f.open.Close()
+}
+
+// loaded is how often the collection at path has been.
+func (f *forgetful) loaded(path string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loads[path]
+}
+
+const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
 func TestRedefinedResourcesAreReadAnew(t *testing.T) {
 	d := direct(t)
 	d.AddNamespace("definitions")
-	const definitions, path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/definitions.example.org/v1/namespaces/definitions/vans"
+	upstream := &forgetful{loads: map[string]int{}}
+	const path = "/apis/definitions.example.org/v1/namespaces/definitions/vans"
 	d.Write(http.MethodPost, definitions, vans(0))
 	until(t, func() bool { return d.Get(path, cachetest.JSON).Status == http.StatusOK })
 	d.Write(http.MethodPost, path, object{"apiVersion": "definitions.example.org/v1", "kind": "Van", "metadata": object{"name": "a"}})
-	p := newProxy(t, nil)
+	p := newProxy(t, func(o *cache.Options) {
+		upstream.RoundTripper = o.Upstream
+		o.Upstream = upstream
+	})
 	p.warm(path, cachetest.JSON)
+
+	// Nobody knows what happened to definitions meanwhile.
+	loaded := upstream.loaded(path)
+	upstream.forget()
+	until(t, func() bool {
+		got := p.Get(path+"?resourceVersion=0", cachetest.JSON)
+		return upstream.loaded(path) > loaded && got.ServedBy() == "cache"
+	})
 
 	// Defaults show in objects that nobody has written to.
 	d.Patch(definitions+"/vans.definitions.example.org", string(marshal(t, object{"spec": vans(6)["spec"]})))
