@@ -17,6 +17,7 @@ func TestAnswersForManyTakeBoundedMemory(t *testing.T) {
 	const path, other = "/api/v1/namespaces/recorded/configmaps", "/api/v1/namespaces/recorded-b/configmaps"
 	d.Write(http.MethodPost, path, object{"metadata": object{"name": "c"}})
 	p := newProxy(t, nothingRefused)
+	p.upstream.starved.Store(true) // a bookmark would prove it
 	p.warm(path, cachetest.JSON)
 	for _, tt := range []struct {
 		taken int64
