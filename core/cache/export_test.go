@@ -1,6 +1,11 @@
 package cache
 
-import "context"
+import (
+	"context"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
 
 // SkipProof breaks the cache: the newest state is taken to be the one in memory.
 func (c *Cache) SkipProof() {
@@ -24,3 +29,24 @@ func (c *Cache) Recordings(more int64) int64 {
 
 // MaxRecordings is what they may take.
 const MaxRecordings = maxRecordings
+
+// Named is for how many resources something is remembered: what sessions have to see,
+// outages, and how to read them.
+func (c *Cache) Named() (floors, outages, resources int) {
+	c.ledger.mu.Lock()
+	defer c.ledger.mu.Unlock()
+	c.outages.Range(func(_, _ any) bool { outages++; return true })
+	c.streams.mu.Lock()
+	defer c.streams.mu.Unlock()
+	return len(c.ledger.floors), outages, len(c.streams.resources)
+}
+
+// FillLedger names as many resources as may be in doubt, but for room.
+func (c *Cache) FillLedger(room int) {
+	for n := range maxDoubted - room {
+		c.doubt(schema.GroupResource{Resource: strconv.Itoa(n)})
+	}
+}
+
+// MaxDoubted is how many those are.
+const MaxDoubted = maxDoubted

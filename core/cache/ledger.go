@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,9 +62,14 @@ func (l *ledger) of(r schema.GroupResource) *floor {
 	f, ok := l.floors[r]
 	if !ok {
 		f = &floor{}
-		l.floors[r] = f
+		l.floors[cloned(r)] = f
 	}
 	return f
+}
+
+// cloned is r without the request that it was read from.
+func cloned(r schema.GroupResource) schema.GroupResource {
+	return schema.GroupResource{Group: strings.Clone(r.Group), Resource: strings.Clone(r.Resource)}
 }
 
 // note records that a session has written or seen rv. 0 means that it is not known
@@ -165,6 +171,25 @@ func (c *Cache) note(r schema.GroupResource, rv uint64) {
 	c.replicas.Await(c.ledger.note(r, rv))
 }
 
+// maxDoubted bounds of how many resources something is noted that may not be there.
+const maxDoubted = 4096
+
+// doubt is note for a failure, of which it is not known what it has shown or done.
+// Callers can name any resource, and fail with it.
+func (c *Cache) doubt(r schema.GroupResource) {
+	if c.ledger.hasRoom(r) || len(c.streams.of(r)) > 0 {
+		c.note(r, 0)
+	}
+}
+
+// hasRoom reports whether something may be noted of r that may not be there.
+func (l *ledger) hasRoom(r schema.GroupResource) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.floors[r]
+	return ok || len(l.floors) < maxDoubted
+}
+
 // known returns the resourceVersion that a read must have reached, after touch losses
 // of touch with replicas, if that is known without asking upstream.
 func (l *ledger) known(r schema.GroupResource, touch uint64) (rv uint64, ok bool) {
@@ -208,7 +233,7 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 	p := c.policy(gr)
 	to := w
 	if p.isSession(r) {
-		to = &noted{ResponseWriter: w, note: func(int) { c.note(gr, 0) }}
+		to = &noted{ResponseWriter: w, note: func(code int) { c.noteRead(gr, code) }}
 	}
 	switch {
 	case p.StaleIfError == 0 || info.Subresource != "":
@@ -218,6 +243,17 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 		to = &noted{ResponseWriter: to, note: func(code int) { c.tellRead(gr, code) }}
 	}
 	return next.ServeHTTP(to, r)
+}
+
+// noteRead notes what the answer to a read that begins with code shows a session: a refusal
+// shows nothing.
+func (c *Cache) noteRead(gr schema.GroupResource, code int) {
+	switch {
+	case code == http.StatusNotFound:
+		c.doubt(gr)
+	case code < http.StatusBadRequest:
+		c.note(gr, 0)
+	}
 }
 
 // noted tells of a response before the first byte of it leaves.
@@ -259,13 +295,13 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next pipeline.Hand
 	settled := p.Session == nil // what is not acknowledged need not be seen, but in sessions it may have been
 	defer func() {
 		if !settled { // a panic: nobody knows how far it came
-			c.note(gr, 0)
+			c.doubt(gr)
 		}
 	}()
 	err := next.ServeHTTP(held, r)
 	if err != nil {
 		if !settled && !isUntouched(err) {
-			c.note(gr, 0)
+			c.doubt(gr)
 		}
 		settled = true
 		return err
@@ -287,8 +323,10 @@ func isUntouched(err error) bool {
 // change.
 func (c *Cache) settle(gr schema.GroupResource, h *heldResponse) {
 	switch {
-	case h.code == http.StatusNotFound, h.code == http.StatusConflict, h.code >= http.StatusInternalServerError, h.tooLong:
+	case h.tooLong && h.code < http.StatusBadRequest:
 		c.note(gr, 0)
+	case h.code == http.StatusNotFound, h.code == http.StatusConflict, h.code >= http.StatusInternalServerError, h.tooLong:
+		c.doubt(gr)
 	case h.code >= http.StatusBadRequest:
 	default:
 		c.note(gr, wire.ResponseVersion(h.body.Bytes()))

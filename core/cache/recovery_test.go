@@ -101,6 +101,7 @@ func TestMissingCollectionIsAskedForOnce(t *testing.T) {
 // herd is a cache before an API server that can be gone.
 type herd struct {
 	*returning
+	cache  *cache.Cache
 	server *pipeline.Server
 }
 
@@ -119,7 +120,7 @@ func newHerd(t *testing.T) (h *herd, end func()) {
 	go func() { stopped <- c.Start(ctx) }()
 	synctest.Wait()
 	chain := pipeline.Chain(noop.NewTracerProvider().Tracer(""), pipeline.HandlerFunc(u.answer), grant{c}, c)
-	return &herd{u, &pipeline.Server{Handler: chain, Log: logr.Discard()}}, func() {
+	return &herd{u, c, &pipeline.Server{Handler: chain, Log: logr.Discard()}}, func() {
 		cancel()
 		if err := <-stopped; err != nil {
 			t.Error(err)

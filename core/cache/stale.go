@@ -36,16 +36,39 @@ type outage struct {
 }
 
 // enter reports whether the request is to ask upstream. The caller calls leave.
-func (o *outage) enter() bool { return o.trying.Add(1) == 1 || !o.known.Load() }
-func (o *outage) leave()      { o.trying.Add(-1) }
+func (o *outage) enter() bool { return o == nil || o.trying.Add(1) == 1 || !o.known.Load() }
 
-// outage is that of one resource.
-func (c *Cache) outage(gr schema.GroupResource) *outage {
-	o, ok := c.outages.Load(gr)
-	if !ok {
-		o, _ = c.outages.LoadOrStore(gr, &outage{})
+func (o *outage) leave() {
+	if o != nil {
+		o.trying.Add(-1)
 	}
-	return o.(*outage)
+}
+
+func (o *outage) end() {
+	if o != nil {
+		o.known.Store(false)
+	}
+}
+
+// outage is that of one resource, nil if there has been none.
+func (c *Cache) outage(gr schema.GroupResource) *outage {
+	found, _ := c.outages.Load(gr)
+	o, _ := found.(*outage)
+	return o
+}
+
+// lost notes that upstream could not be asked about a resource. Callers can name any:
+// what is not in memory is not answered from there.
+func (c *Cache) lost(gr schema.GroupResource) {
+	if len(c.streams.of(gr)) == 0 {
+		return
+	}
+	o := c.outage(gr)
+	if o == nil {
+		made, _ := c.outages.LoadOrStore(cloned(gr), &outage{})
+		o = made.(*outage)
+	}
+	o.known.Store(true)
 }
 
 // probe asks how new a linearizable read must be.
@@ -55,8 +78,11 @@ func (a *answer) probe() (uint64, error) {
 		return 0, err // the caller's own request will find out
 	}
 	if a.r.Context().Err() == nil && a.stale > 0 {
-		a.gone = upstream.IsGone(err)
-		a.cache.outage(a.gvr.GroupResource()).known.Store(a.gone)
+		if a.gone = upstream.IsGone(err); a.gone {
+			a.cache.lost(a.gvr.GroupResource())
+		} else {
+			a.cache.outage(a.gvr.GroupResource()).end()
+		}
 	}
 	return now, err
 }
@@ -74,7 +100,7 @@ func (c *Cache) passOrStale(w, to http.ResponseWriter, r *http.Request, next pip
 	}
 	err := next.ServeHTTP(f, r)
 	if r.Context().Err() == nil && upstream.IsLost(err) {
-		c.outage(gr).known.Store(true)
+		c.lost(gr)
 	}
 	switch {
 	case err == nil && f.ResponseWriter == told && f.begun:
@@ -145,7 +171,7 @@ func (c *Cache) tellRead(gr schema.GroupResource, code int) {
 	case code == http.StatusOK:
 		c.tellUnknown(gr)
 	case !upstream.IsFailure(code):
-		c.outage(gr).known.Store(false)
+		c.outage(gr).end()
 	}
 }
 
@@ -161,7 +187,7 @@ func (c *Cache) tellOf(info *request.RequestInfo, h *heldResponse) {
 		c.told.note(gr, rv)
 	}
 	if !upstream.IsFailure(h.code) {
-		c.outage(gr).known.Store(false)
+		c.outage(gr).end()
 	}
 }
 
@@ -182,7 +208,7 @@ func (c *Cache) remembers(gr schema.GroupResource, info *request.RequestInfo) bo
 // tellUnknown notes that an answer has told of a state that is not known, and finds
 // out.
 func (c *Cache) tellUnknown(gr schema.GroupResource) {
-	c.outage(gr).known.Store(false)
+	c.outage(gr).end()
 	s := c.streams
 	all := s.of(gr)
 	if len(all) == 0 {
@@ -226,7 +252,7 @@ func (a *answer) tell(got *recorded) {
 		return
 	}
 	gr := a.gvr.GroupResource()
-	a.cache.outage(gr).known.Store(false)
+	a.cache.outage(gr).end()
 	l, err := got.listing(a.entry)
 	switch {
 	case err != nil:

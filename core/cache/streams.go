@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,8 @@ func (s *streams) resource(gvr schema.GroupVersionResource) *resource {
 	if s.ctx == nil || s.ctx.Err() != nil || (ok && !r.isStale()) {
 		return r
 	}
+	// Without the request that it was read from.
+	gvr = schema.GroupVersionResource{Group: strings.Clone(gvr.Group), Version: strings.Clone(gvr.Version), Resource: strings.Clone(gvr.Resource)}
 	r = &resource{learned: make(chan struct{})}
 	s.resources[gvr] = r
 	s.wg.Go(func() { s.learn(s.ctx, gvr, r) })
@@ -186,6 +189,8 @@ func (e *entry) release() {
 // begin starts a stream. The caller holds s.mu.
 func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	delete(s.closed, k)
+	// It outlives the request that it was read from.
+	k.gvr, k.scope.Namespace, k.scope.Value = known.Resource, strings.Clone(k.scope.Namespace), strings.Clone(k.scope.Value)
 	s.serial++
 	e := &entry{serial: s.serial, counts: s.count(k), writers: writersOf(known, k.format), recordings: s.recordings}
 	e.Stream = stream.New(s.ctx, stream.Options{
@@ -263,13 +268,18 @@ func (s *streams) sayTooLarge(k streamKey) {
 }
 
 // forgetClosed drops what may be tried again, for callers can name any number of
-// parts.
+// parts, and of resources that there are not.
 func (s *streams) forgetClosed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, until := range s.closed {
 		if time.Now().After(until) {
 			delete(s.closed, k)
+		}
+	}
+	for gvr, r := range s.resources {
+		if r.isStale() {
+			delete(s.resources, gvr)
 		}
 	}
 }
