@@ -172,3 +172,35 @@ func TestHandlersOutliveNothing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestRequestsThatCrossWithGoAwayAreNotServed has the connection begin to end after
+// the reader has seen that it does not: the client will make the request elsewhere.
+func TestRequestsThatCrossWithGoAwayAreNotServed(t *testing.T) {
+	var s *server
+	served := make(chan string, 2)
+	srv := serving(t, Options{}, func(_ http.ResponseWriter, r *http.Request) { served <- r.URL.Path }, func(srv *http.Server) {
+		s = configure(srv, Options{Quick: func(r *http.Request) (*http.Request, bool) {
+			if r.URL.Path == "/crossing" {
+				s.shutDown()
+			}
+			return r, false
+		}})
+	})
+	p := dial(t, srv)
+	p.ask(1, true, get("/before")...)
+	p.awaitEnd(1)
+	p.ask(3, true, get("/crossing")...)
+	f := p.await("GOAWAY", func(f http2.Frame) bool { return f.Header().Type == http2.FrameGoAway }).(*http2.GoAwayFrame)
+	if f.LastStreamID != 1 {
+		t.Errorf("got %v", f)
+	}
+	for {
+		if _, err := p.ReadFrame(); err != nil {
+			break
+		}
+	}
+	srv.Close() // waits for handlers
+	if close(served); len(served) != 1 {
+		t.Errorf("%d requests were served, of which the client was told of one", len(served))
+	}
+}

@@ -101,6 +101,13 @@ func (c *conn) open(f *http2.MetaHeadersFrame) (*stream, error) {
 	quick := err == nil && s.body == nil && c.isQuick(s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.leaving {
+		// GOAWAY has said meanwhile that this one is not served.
+		if err == nil {
+			s.cancel()
+		}
+		return nil, nil
+	}
 	c.last = f.StreamID
 	if err == nil {
 		err = c.admit(s)
