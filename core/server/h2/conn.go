@@ -9,10 +9,13 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/portico-proxy/portico/core/limit"
 )
 
 var (
@@ -30,6 +33,8 @@ type conn struct {
 	state   tls.ConnectionState
 	handler http.Handler
 	remote  string
+	address string       // that remote counts for
+	unread  atomic.Int32 // answers whose ends wait for the client
 	base    context.Context
 	cancel  context.CancelFunc
 
@@ -55,6 +60,7 @@ type conn struct {
 	faults   int       // of the client that cost it a stream
 	quiet    time.Time // since when there is no stream
 	idle     *time.Timer
+	look     *time.Timer // for answers that are not read
 	turn     reading
 	sending
 }
@@ -67,6 +73,7 @@ func newConn(s *server, t *tls.Conn, h http.Handler) *conn {
 		server: s, tls: t, state: t.ConnectionState(), handler: h, remote: t.RemoteAddr().String(),
 		streams: map[uint32]*stream{}, early: true, quiet: time.Now(),
 	}
+	c.address = limit.AddressOf(c.remote)
 	c.framer = http2.NewFramer(io.Discard, t)
 	c.framer.SetMaxReadFrameSize(s.frame)
 	c.framer.SetReuseFrames()
@@ -95,6 +102,7 @@ func (c *conn) serve() {
 	if c.server.idle > 0 {
 		c.idle = time.AfterFunc(c.server.idle, c.overIdle)
 	}
+	c.look = time.AfterFunc(c.unreadTime, c.inspect)
 	c.mu.Unlock()
 	c.read(0)
 }
@@ -157,6 +165,9 @@ func (c *conn) fail(why error) {
 	c.turn.late.Stop()
 	if c.idle != nil {
 		c.idle.Stop()
+	}
+	if c.look != nil {
+		c.look.Stop()
 	}
 	for _, s := range c.streams {
 		c.drop(s, why)

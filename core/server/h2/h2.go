@@ -33,6 +33,9 @@ const (
 	// stallTime is how long a client may take to read what holds up a handler that is
 	// out of time.
 	stallTime = 10 * time.Second
+	// headTime is how long a client may take to send headers that come in several
+	// frames, or in a large one: they are unpacked, and kept, as they come.
+	headTime = 10 * time.Second
 	// leastWindow is the window that a client gives, and is given, until told otherwise.
 	leastWindow = 65535
 	// leastFrame is the size of a frame that anybody takes, in bytes.
@@ -47,6 +50,8 @@ type limits struct {
 	frame, headers           uint32 // in bytes
 	streamWindow, connWindow int32  // in bytes
 	idle, stall              time.Duration
+	headTime, unreadTime     time.Duration
+	mostUnread               int64 // answers, on all connections
 }
 
 // limitsOf are those of srv, where it has any, and else those of net/http.
@@ -65,6 +70,9 @@ func limitsOf(srv *http.Server) limits {
 		connWindow:   window(c.MaxReceiveBufferPerConnection),
 		idle:         srv.IdleTimeout,
 		stall:        stallTime,
+		headTime:     headTime,
+		unreadTime:   unreadTime,
+		mostUnread:   mostUnread,
 	}
 }
 
@@ -79,6 +87,7 @@ type server struct {
 	limits
 	log    *log.Logger
 	second atomic.Pointer[second]
+	ends   unread
 
 	mu     sync.Mutex // guards following
 	conns  map[*conn]struct{}

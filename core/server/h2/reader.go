@@ -25,7 +25,7 @@ const patientFor = 16
 func (c *conn) read(turn uint64) {
 	defer c.abandoned(turn)
 	for {
-		f, err := c.framer.ReadFrame()
+		f, err := c.readFrame()
 		var s *stream
 		if err == nil {
 			s, err = c.process(f)
@@ -44,6 +44,29 @@ func (c *conn) read(turn uint64) {
 		if !c.isBack(turn) {
 			return
 		}
+	}
+}
+
+// readFrame reads a frame, or all frames of headers.
+func (c *conn) readFrame() (http2.Frame, error) {
+	h, err := c.framer.ReadFrameHeader()
+	if err != nil {
+		return nil, err
+	}
+	if h.Type != http2.FrameHeaders || h.Flags.Has(http2.FlagHeadersEndHeaders) && h.Length <= leastFrame {
+		return c.framer.ReadFrameForHeader(h)
+	}
+	c.readUntil(time.Now().Add(c.headTime))
+	defer c.readUntil(noDeadline)
+	return c.framer.ReadFrameForHeader(h)
+}
+
+// readUntil bounds how long the reader waits for the client.
+func (c *conn) readUntil(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over == nil && !c.quitting {
+		_ = c.tls.SetReadDeadline(t)
 	}
 }
 

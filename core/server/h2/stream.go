@@ -45,6 +45,7 @@ type stream struct {
 	empty    int   // frames with nothing in them
 	gotEnd   bool
 	sentEnd  bool
+	seen     bool // by inspect, when nothing but the end was to be sent
 	deadline deadlines
 }
 

@@ -117,8 +117,13 @@ func (c *conn) await(s *stream) {
 	if s.wake == nil {
 		s.wake = make(chan struct{}, 1)
 	}
+	ending := s.isEnding()
 	c.mu.Unlock()
-	<-s.wake
+	if ending {
+		c.endSlowly(s)
+	} else {
+		<-s.wake
+	}
 	c.mu.Lock()
 }
 
