@@ -69,45 +69,47 @@ func TestAbuseHarmsNobodyElse(t *testing.T) {
 			strings.Fields(os.Getenv("PORTICO_ABUSE_FLAGS"))...),
 	})
 	kinds := chosen()
-	long := os.Getenv("PORTICO_ABUSE") != "" && os.Getenv("PORTICO_ABUSE_ONLY") == ""
+	measured := os.Getenv("PORTICO_ABUSE") != ""
+	long := measured && os.Getenv("PORTICO_ABUSE_ONLY") == ""
 	length := lengthOf(t) / time.Duration(len(kinds)+2)
 	nothing := floor(t)
 	through, direct := p.Config(world.Token("admin")), world.ConfigFor(world.Token("admin"))
-	quiet := work(t, through, length)
-	t.Logf("%-14s %s", "quiet", quiet)
+	r := &report{t: t, quiet: work(t, through, length)}
 	goroutines, files := p.Gauge("go_goroutines"), p.Gauge("process_open_fds")
 	attacked := append(slices.Collect(one(kinds)), kinds)
 	if os.Getenv("PORTICO_ABUSE_ONLY") == "all" {
 		attacked = attacked[len(kinds):]
-	}
-	report := func(where, name string, got times, cost string) {
-		t.Logf("%-9s %-13s %s; p99 %.1f x; %s", where, name, got, float64(got.at(0.99))/float64(quiet.at(0.99)), cost)
 	}
 	for _, attack := range attacked {
 		name := nameOf(attack)
 		done := profile(t, p, name, length)
 		got, cost := under(t, attack, through, through, length)
 		done()
-		report("", name, got, fmt.Sprintf("resident at most %d MiB; %s", peak(t, p), cost))
-		if most := peak(t, p); most > peakLimit && !proxy.Race {
+		most := peak(t, p)
+		r.add("", name, got, fmt.Sprintf("resident at most %d MiB; %s", most, cost))
+		if most > peakLimit && !proxy.Race {
 			t.Fatalf("%s: the proxy takes %d MiB, and may take %d", name, most, peakLimit)
+		}
+		if measured {
+			calm(t)
+			r.quiet = append(r.quiet, work(t, through, length/quietShare)...)
 		}
 	}
 	settle(t, p, "go_goroutines", goroutines+100)
 	settle(t, p, "process_open_fds", files+100)
-	if !long {
-		return
+	if long {
+		// The API server comes last: it has to do with an attack long after that.
+		for _, attack := range attacked {
+			got, cost := under(t, attack, nothing, through, min(length, comparedFor))
+			r.add("elsewhere", nameOf(attack), got, cost)
+		}
+		for _, attack := range attacked {
+			got, cost := under(t, attack, direct, direct, min(length, comparedFor))
+			r.add("directly", nameOf(attack), got, cost)
+			calm(t)
+		}
 	}
-	// The API server comes last: it has to do with an attack long after that.
-	for _, attack := range attacked {
-		got, cost := under(t, attack, nothing, through, min(length, comparedFor))
-		report("elsewhere", nameOf(attack), got, cost)
-	}
-	for _, attack := range attacked {
-		got, cost := under(t, attack, direct, direct, min(length, comparedFor))
-		report("directly", nameOf(attack), got, cost)
-		calm(t)
-	}
+	r.end()
 }
 
 // chosen are the kinds that PORTICO_ABUSE_KINDS names, or all.
@@ -117,6 +119,40 @@ func chosen() []string {
 		return slices.DeleteFunc(all, func(kind string) bool { return !slices.Contains(only, kind) })
 	}
 	return all
+}
+
+// quietShare is how much longer an attack lasts than the quiet after it that it is
+// compared with, as it is with all the other quiet: machines change while this runs.
+const quietShare = 3
+
+// report is what has been measured.
+type report struct {
+	t     *testing.T
+	quiet times // of the whole run
+	rows  []row
+}
+
+type row struct {
+	where, name, cost string
+	took              times
+}
+
+// add tells of a row, compared with the quiet so far.
+func (r *report) add(where, name string, took times, cost string) {
+	r.rows = append(r.rows, row{where, name, cost, took})
+	r.t.Logf("%-9s %-13s %s; %s; %s", where, name, took, r.compared(took), cost)
+}
+
+func (r *report) compared(took times) string {
+	return fmt.Sprintf("p50 %.1f x, p99 %.1f x", float64(took.at(0.5))/float64(r.quiet.at(0.5)), float64(took.at(0.99))/float64(r.quiet.at(0.99)))
+}
+
+// end tells of all rows, compared with all of the quiet.
+func (r *report) end() {
+	r.t.Logf("all told: quiet %s", r.quiet)
+	for _, row := range r.rows {
+		r.t.Logf("%-9s %-13s %s", row.where, row.name, r.compared(row.took))
+	}
 }
 
 // comparedFor is how long at most each attack goes on that is there to compare with.
