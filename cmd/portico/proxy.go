@@ -312,7 +312,7 @@ func (p *proxy) policies(cfg *rest.Config, o proxyOptions, chain *pipeline.Switc
 		return nil, fmt.Errorf("prepare the proxy's own client: %w", err)
 	}
 	return append(follow, &controller.Controller{Options: controller.Options{
-		Client: client, Resources: followed, Scheme: loader.Scheme,
+		Client: client, Resources: followed, Scheme: loader.Scheme, Started: p.upstream.Started,
 		Apply: sources.API, News: sources.News(), By: o.name(), Log: p.log.WithName("policies"),
 		Found: func(policy runtime.Object) []metav1.Condition {
 			return slices.Concat(sources.Found(policy), served.Found(policy))

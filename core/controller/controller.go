@@ -44,6 +44,9 @@ type Options struct {
 	Found func(policy runtime.Object) []metav1.Condition
 	// News has something when Found may find something else.
 	News <-chan struct{}
+	// Started reports whether the API server has started, and knows who may what.
+	// Nil takes that for granted.
+	Started func(context.Context) bool
 	// By names this proxy where it has something of its own to say.
 	By string
 	// Spread is how long a change may go unreported, see [Controller]; 0 means
@@ -93,6 +96,10 @@ type kind struct {
 	informer    cache.SharedIndexInformer
 	unavailable string // why policies cannot be read; guarded by the controller's mu
 	lost        atomic.Bool
+
+	// Of the goroutine that reads it.
+	refused time.Time // for the first time
+	started bool      // refusals are believed
 
 	// Of the goroutine that runs Start.
 	policies map[string]*policy
@@ -189,8 +196,10 @@ func (c *Controller) listen(k *kind) error {
 func (c *Controller) missed(k *kind, err error) {
 	switch {
 	case apierrors.IsNotFound(err):
+		k.lost.Store(false)
 		c.say(k, "their CustomResourceDefinition is not installed")
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		k.lost.Store(false)
 		c.say(k, "the proxy's identity may not list and watch them")
 	default:
 		c.lost(k, err)

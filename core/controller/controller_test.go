@@ -126,14 +126,20 @@ type policies struct {
 // follow runs a controller until the test ends.
 func follow(t *testing.T, c dynamic.Interface, by string, log logr.Logger) *policies {
 	t.Helper()
+	return followed(t, c, func(o *Options) { o.By, o.Log = by, log })
+}
+
+func followed(t *testing.T, c dynamic.Interface, edit func(*Options)) *policies {
+	t.Helper()
 	p := &policies{t: t, applied: make(chan []string, 1000)}
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
 	controller := &Controller{Options: Options{
-		Client: c, Resources: []schema.GroupVersionResource{resource}, Scheme: scheme, By: by, Spread: 100 * time.Millisecond, Log: log, Apply: p.apply,
+		Client: c, Resources: []schema.GroupVersionResource{resource}, Scheme: scheme, By: "n1", Spread: 100 * time.Millisecond, Apply: p.apply,
 	}}
+	edit(&controller.Options)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- controller.Start(ctx) }()
@@ -281,7 +287,7 @@ func (f failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-func unreachable(r *http.Request) (*http.Response, error) {
+func unreachable(*http.Request) (*http.Response, error) {
 	return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 }
 
@@ -319,6 +325,24 @@ func TestAPIServerThatIsGoneIsAskedAgainSoon(t *testing.T) {
 	if len(said) > 0 {
 		t.Errorf("logged besides: %s", <-said)
 	}
+}
+
+// TestAPIServerThatStartsIsNotBelieved has one refuse what it will grant.
+func TestAPIServerThatStartsIsNotBelieved(t *testing.T) {
+	install(t, nil)
+	put(t, client(t, plane.Config()), asking("a", "Refuse"))
+	failures := make(chan func(*http.Request) (*http.Response, error), 3)
+	for _, fail := range []func(*http.Request) (*http.Response, error){unreachable, status(http.StatusForbidden), status(http.StatusUnauthorized)} {
+		failures <- fail
+	}
+	cfg := plane.Config()
+	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { return failing{rt, failures} })
+	followed(t, client(t, cfg), func(o *Options) {
+		o.Started = func(context.Context) bool { return len(failures) == 0 }
+	}).next("a Refuse") // and not nothing before
+	// Whoever is refused by one that has started has no policies.
+	joe := client(t, plane.ConfigFor(plane.Token("joe")))
+	followed(t, joe, func(o *Options) { o.Started = func(context.Context) bool { return true } }).next()
 }
 
 // revocable sends requests as one who may, and once that is over ends those that

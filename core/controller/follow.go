@@ -21,6 +21,10 @@ import (
 const (
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Second
+
+	// doubt is how long an API server may refuse, and not say that it has started,
+	// until its refusals are believed: it may not let the proxy ask.
+	doubt = 30 * time.Second
 )
 
 // inform returns an informer of k that insists until it has been told for the
@@ -44,15 +48,21 @@ func (c *Controller) inform(k *kind) cache.SharedIndexInformer {
 func insist[T any](ctx context.Context, c *Controller, k *kind, ask func() (T, error)) (T, error) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		answer, err := ask()
+		if c.doubts(k, err) && c.hasStarted(ctx, k) {
+			answer, err = ask() // now it counts
+		}
 		if err == nil {
 			c.found(k)
 		}
-		if err == nil || !saysNothing(err) || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || !saysNothing(err) && !c.doubts(k, err) {
 			return answer, err
 		}
 		c.lost(k, err)
 		if k.informer.HasSynced() {
 			return answer, err
+		}
+		if saysNothing(err) {
+			k.started, k.refused = false, time.Time{} // it will be another that comes
 		}
 		select {
 		case <-time.After(wait/2 + rand.N(wait/2)):
@@ -60,6 +70,22 @@ func insist[T any](ctx context.Context, c *Controller, k *kind, ask func() (T, e
 			return answer, err
 		}
 	}
+}
+
+// doubts reports whether err is a refusal that need not be meant. An API server that
+// starts refuses everybody until it knows what they may: taken at its word, the proxy
+// would let pass what policies forbid. So refusals count that come after it has said
+// that it has started.
+func (c *Controller) doubts(k *kind, err error) bool {
+	return (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)) && c.Started != nil && !k.started && !k.informer.HasSynced()
+}
+
+func (c *Controller) hasStarted(ctx context.Context, k *kind) bool {
+	if k.refused.IsZero() {
+		k.refused = time.Now()
+	}
+	k.started = time.Since(k.refused) > doubt || c.Started(ctx)
+	return k.started
 }
 
 // saysNothing reports whether err is of an API server that could not be reached,

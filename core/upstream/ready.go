@@ -12,6 +12,23 @@ import (
 // readyTimeout bounds the question whether the API server is there.
 const readyTimeout = 2 * time.Second
 
+// Started reports whether the API server says that it has started: until then it
+// refuses even those who have rights.
+func (u *Upstream) Started(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.target.String()+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	res, err := u.Own().RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return errors.Join(err, res.Body.Close()) == nil && res.StatusCode == http.StatusOK
+}
+
 // Ready is a healthz.Checker: nil if the API server answers at all. What it
 // answers is its own affair; a proxy in front of a server that is starting must
 // not send its clients away.

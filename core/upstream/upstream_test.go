@@ -180,6 +180,23 @@ func TestGoneUpstreamIs503(t *testing.T) {
 	if u.Ready(httptest.NewRequest("GET", "/readyz", nil)) == nil {
 		t.Error("ready without an API server")
 	}
+	if u.Started(t.Context()) {
+		t.Error("an API server that is gone has started")
+	}
+}
+
+func TestAPIServersSayThatTheyHaveStarted(t *testing.T) {
+	code := http.StatusForbidden
+	u, _ := before(t, configOf(origin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			w.WriteHeader(code)
+		}
+	})))
+	for _, code = range []int{http.StatusForbidden, http.StatusInternalServerError, http.StatusOK} {
+		if got := u.Started(t.Context()); got != (code == http.StatusOK) {
+			t.Errorf("%d means that it has started: %v", code, got)
+		}
+	}
 }
 
 func TestWriteOfUnknownOutcomeIsNotToBeRepeated(t *testing.T) {
