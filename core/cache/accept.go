@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 
 	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // What the API server offers, in its order.
@@ -28,16 +29,17 @@ func mediaType(kind, sub string) runtime.SerializerInfo {
 	return info
 }
 
-// endpoint refuses no transformation that the API server would grant, so that
-// the clause it would choose is the one that is chosen here. Custom resources
-// have no protobuf, though their metadata alone has.
-type endpoint struct{ custom bool }
-
-func (e endpoint) AllowsMediaTypeTransform(_, sub string, to *schema.GroupVersionKind) bool {
-	return to != nil || !e.custom || sub != "vnd.kubernetes.protobuf"
+// endpoint allows what the API server does, so that the clause it would choose is
+// the one that is chosen here. Custom resources have no protobuf, though their
+// metadata alone has.
+type endpoint struct {
+	view.Endpoint
+	custom bool
 }
-func (endpoint) AllowsServerVersion(string) bool  { return false }
-func (endpoint) AllowsStreamSchema(s string) bool { return s == "watch" }
+
+func (e endpoint) AllowsMediaTypeTransform(kind, sub string, to *schema.GroupVersionKind) bool {
+	return e.Endpoint.AllowsMediaTypeTransform(kind, sub, to) && (to != nil || !e.custom || sub != "vnd.kubernetes.protobuf")
+}
 
 // form is how an answer is written.
 type form struct {
@@ -95,7 +97,7 @@ func (s *forms) remember(w wording, f form) {
 }
 
 func (w wording) negotiate() (form, bool) {
-	chosen, ok := negotiation.NegotiateMediaTypeOptions(w.accept, offered, endpoint{w.custom})
+	chosen, ok := negotiation.NegotiateMediaTypeOptions(w.accept, offered, endpoint{custom: w.custom})
 	if !ok || !isProduced(w.accept, w.custom) || chosen.Pretty || chosen.Export || chosen.UseServerVersion != "" {
 		return form{}, false
 	}

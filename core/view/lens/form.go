@@ -8,11 +8,9 @@ import (
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 
 	"github.com/portico-proxy/portico/core/cache/wire"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // form is what a caller wants of objects.
@@ -26,21 +24,10 @@ type form struct {
 	version string
 }
 
-var offered = []runtime.SerializerInfo{{
-	MediaType: "application/json", MediaTypeType: "application", MediaTypeSubType: "json", StreamSerializer: &runtime.StreamSerializerInfo{},
-}}
-
-// anything is asked for; refusing is the API server's.
-type anything struct{}
-
-func (anything) AllowsMediaTypeTransform(_, _ string, _ *schema.GroupVersionKind) bool { return true }
-func (anything) AllowsServerVersion(string) bool                                       { return true }
-func (anything) AllowsStreamSchema(string) bool                                        { return true }
-
-// formOf reads what r asks for.
+// formOf reads what r asks for, once it has been narrowed.
 func formOf(r *http.Request, verb string) form {
-	chosen, ok := negotiation.NegotiateMediaTypeOptions(r.Header.Get("Accept"), offered, anything{})
-	if !ok || chosen.Convert == nil || chosen.Convert.Group != metav1.GroupName || !slices.Contains([]string{"v1", "v1beta1"}, chosen.Convert.Version) {
+	chosen, ok := view.Agree(r.Header.Get("Accept"))
+	if !ok || chosen.Convert == nil {
 		return form{}
 	}
 	partial := wire.PartialKind

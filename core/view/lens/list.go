@@ -72,8 +72,13 @@ func (l *Lens) listMember(to *sink, from *wire.Scanner, name string) (bool, erro
 		if l.form.partial && !status {
 			value = []byte(`"` + wire.PartialKind + `List"`)
 		}
-	case name == "apiVersion" && l.form.partial:
-		value = []byte(`"` + l.form.version + `"`)
+	case name == "apiVersion":
+		if !l.form.table && isMeta(wire.Text(value)) {
+			return false, errUnreadable
+		}
+		if l.form.partial {
+			value = []byte(`"` + l.form.version + `"`)
+		}
 	case name == "metadata":
 		l.version = wire.Text(wire.Member(value, "resourceVersion"))
 		value = wire.WithoutMember(value, "remainingItemCount")
@@ -167,6 +172,9 @@ func (l *Lens) judge(raw []byte, row bool) (shown, error) {
 	if row {
 		if object = wire.Member(raw, "object"); len(object) == 0 || object[0] != '{' {
 			return shown{}, errUnreadable
+		}
+		if err := l.expects(object); err != nil {
+			return shown{}, err
 		}
 	}
 	o, seen, err := l.see(object)

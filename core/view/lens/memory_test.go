@@ -58,7 +58,7 @@ func (all) Changed() <-chan struct{}                             { return nil }
 
 func TestWatchesEndWhereThereIsNoRoomForThem(t *testing.T) {
 	const (
-		object = `{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"7"},"data":{"k":"0123456789"}}`
+		object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"7"},"data":{"k":"0123456789"}}`
 		list   = `{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[` + object + `]}`
 		events = `{"type":"ADDED","object":` + object + "}\n"
 	)

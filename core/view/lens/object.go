@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,20 +47,40 @@ func (l *Lens) applyToObject(res *http.Response) error {
 
 // object is what a caller gets of a document that is one object, nil for nothing.
 func (l *Lens) object(raw []byte) ([]byte, error) {
-	switch kind := wire.Text(wire.Member(raw, "kind")); {
-	case kind == "Status" && wire.Text(wire.Member(raw, "apiVersion")) == "v1":
+	kind, version := wire.Text(wire.Member(raw, "kind")), wire.Text(wire.Member(raw, "apiVersion"))
+	switch {
+	case kind == "Status" && version == "v1":
 		return raw, nil
-	case l.form.table && kind == "Table":
+	case l.form.table && kind == "Table" && isMeta(version):
 		return l.table(raw)
-	case kind == wire.PartialKind:
-		return nil, errUnreadable
 	}
-	_, seen, err := l.see(bytes.TrimRight(raw, "\n"))
+	if err := l.expects(raw); err != nil {
+		return nil, err
+	}
+	o, seen, err := l.see(bytes.TrimRight(raw, "\n"))
 	if seen == nil || err != nil {
 		return nil, err
 	}
+	if l.info.Subresource == "" && l.info.Verb != "create" && !l.judges(o) {
+		return nil, errUnreadable // what is stored has a name
+	}
 	return append(bytes.Clone(l.form.render(seen)), '\n'), nil
 }
+
+// expects refuses an object that is of another group, or version, than was asked
+// for: a table and metadata alone are, and nobody would find in them what views
+// look for.
+func (l *Lens) expects(raw []byte) error {
+	version := wire.Text(wire.Member(raw, "apiVersion"))
+	isSame := l.info.Subresource == "" || l.info.Subresource == "status"
+	if isMeta(version) || isSame && version != l.resource.GroupVersion().String() {
+		return errUnreadable
+	}
+	return nil
+}
+
+// isMeta reports the versions of what the API server makes of objects.
+func isMeta(version string) bool { return strings.HasPrefix(version, metav1.GroupName+"/") }
 
 // table is a single object as a table, nil if it does not exist.
 func (l *Lens) table(raw []byte) ([]byte, error) {

@@ -70,7 +70,7 @@ func (i *item) isHidden() bool {
 // all of it that is not hidden, and nothing that is.
 func FuzzList(f *testing.F) {
 	f.Add(false, []byte(`{"kind":"ConfigMapList","metadata":{"resourceVersion":"5","remainingItemCount":7},"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b","labels":{"secret":""}}}]}`))
-	f.Add(true, []byte(`{"kind":"Table","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"],"object":{"metadata":{"name":"a"}}}]}`))
+	f.Add(true, []byte(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"],"object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}}]}`))
 	f.Add(false, []byte(`{"items":null,"items":[{"metadata":{"name":"b","labels":{"s\u0065cret":"1"}}}]}`))
 	f.Fuzz(func(t *testing.T, table bool, answer []byte) {
 		out, whole := through(t, "list", table, answer)
@@ -127,9 +127,9 @@ func isPlain(raw []byte) bool {
 // FuzzWatch looks at streams that no API server sends: of what is hidden nothing is
 // shown but that it is gone, once it was shown.
 func FuzzWatch(f *testing.F) {
-	f.Add(false, []byte(`{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"1"}}}`+"\n"+`{"type":"MODIFIED","object":{"metadata":{"name":"a","resourceVersion":"2","labels":{"secret":"1"}}}}`+"\n"))
-	f.Add(true, []byte(`{"type":"ADDED","object":{"kind":"Table","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"],"object":{"metadata":{"name":"a"}}}]}}`+"\n"))
-	f.Add(false, []byte(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"1"}}}`+"\n"+`{"type":"ERROR","object":{"code":410}}`+"\n"))
+	f.Add(false, []byte(`{"type":"ADDED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"1"}}}`+"\n"+`{"type":"MODIFIED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"2","labels":{"secret":"1"}}}}`+"\n"))
+	f.Add(true, []byte(`{"type":"ADDED","object":{"kind":"Table","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"],"object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}}]}}`+"\n"))
+	f.Add(false, []byte(`{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"1"}}}`+"\n"+`{"type":"ERROR","object":{"kind":"Status","code":410}}`+"\n"))
 	f.Fuzz(func(t *testing.T, table bool, answer []byte) {
 		out, _ := through(t, "watch", table, answer)
 		shown := map[string]bool{}

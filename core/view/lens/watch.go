@@ -69,6 +69,9 @@ func (l *Lens) lastEvent(err error) []byte {
 func (l *Lens) event(e wire.Event) ([]byte, error) {
 	switch e.Type {
 	case kwatch.Error:
+		if wire.Text(wire.Member(e.Raw, "kind")) != "Status" {
+			return nil, errUnreadable
+		}
 		return frame(e.Type, e.Raw), nil
 	case kwatch.Bookmark:
 		return l.bookmark(e)
@@ -142,10 +145,11 @@ func (l *Lens) bookmark(e wire.Event) ([]byte, error) {
 	return l.show(e.Type, shown{seen: wire.Member(row, "object"), cells: wire.Member(row, "cells")}, e.Raw)
 }
 
-// rowIn is the only row of the table in raw, nil if objects do not come in tables.
+// rowIn is the only row of the table in raw, nil if objects do not come in tables and
+// raw is one.
 func (l *Lens) rowIn(raw []byte) (row []byte, err error) {
 	if !l.form.table {
-		return nil, nil
+		return nil, l.expects(raw)
 	}
 	rows := 0
 	err = wire.EachElement(wire.Member(raw, "rows"), func(r []byte) { row, rows = r, rows+1 })
