@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/body"
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // FuzzMask hides fields of any JSON: nothing of them is left, and all else is.
@@ -86,7 +88,7 @@ func FuzzMerge(f *testing.F) {
 			return
 		}
 		m := over("", pointer)
-		merged, err := m.restore(full, wants)
+		merged, err := m.restore(view.Object{JSON: full}, wants)
 		if err != nil {
 			return // it is refused
 		}
@@ -94,7 +96,7 @@ func FuzzMerge(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sees, _, err := m.applyToObject(after)
+		sees, _, err := m.applyToObject(after, schema.GroupVersion{})
 		if err != nil {
 			t.Fatal(err)
 		}

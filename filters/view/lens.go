@@ -42,6 +42,7 @@ type lens struct {
 type maskedResources struct {
 	resources []v1alpha1.ViewResource
 	mask      *mask
+	written   *mask // of Secrets, nil for nothing
 }
 
 // newLens compiles v. What Validate accepts compiles.
@@ -59,7 +60,8 @@ func newLens(v *v1alpha1.VirtualView, digest string) (*lens, error) {
 		l.rules = append(l.rules, r)
 	}
 	for _, m := range v.Spec.Masks {
-		l.masked = append(l.masked, maskedResources{m.Resources, maskOver(&m)})
+		over := maskOver(&m)
+		l.masked = append(l.masked, maskedResources{m.Resources, over, over.written()})
 	}
 	if l.limits == nil || l.limits.Selector == nil {
 		return l, nil
@@ -131,7 +133,10 @@ func (l *lens) narrows(a *asked) bool {
 		l.limits != nil && a.namespace == ""
 }
 
-var namespaceResource = schema.GroupResource{Resource: "namespaces"}
+var (
+	namespaceResource = schema.GroupResource{Resource: "namespaces"}
+	secretResource    = schema.GroupResource{Resource: "secrets"}
+)
 
 // shows reports whether a namespace exists.
 func (l *lens) shows(namespace string) bool {
@@ -200,8 +205,12 @@ func (l *lens) judges(r schema.GroupResource) bool {
 // masksOf returns what is hidden of objects of a resource.
 func (l *lens) masksOf(r schema.GroupResource) (all masks) {
 	for _, m := range l.masked {
-		if isAbout(m.resources, r) {
-			all = append(all, m.mask)
+		if !isAbout(m.resources, r) {
+			continue
+		}
+		all = append(all, m.mask)
+		if r == secretResource && m.written != nil {
+			all = append(all, m.written)
 		}
 	}
 	return all
@@ -214,7 +223,7 @@ func (l *lens) See(_ context.Context, o view.Object) ([]byte, error) {
 	if err != nil || !exists {
 		return nil, err
 	}
-	seen, _, err := l.masksOf(r).applyToObject(o.JSON)
+	seen, _, err := l.masksOf(r).applyToObject(o.JSON, o.Resource.GroupVersion())
 	return seen, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/document"
@@ -48,6 +49,24 @@ func (m *mask) add(parts []string, instead []byte) {
 	m.members[parts[0]].add(parts[1:], instead)
 }
 
+// written are the fields of Secrets that end up in the data that m hides.
+func (m *mask) written() *mask {
+	data := m.members["data"]
+	if data == nil {
+		return nil
+	}
+	return &mask{members: map[string]*mask{"stringData": data.bare()}}
+}
+
+// bare hides what m does, with nothing in its place.
+func (m *mask) bare() *mask {
+	out := &mask{hidden: m.hidden, members: map[string]*mask{}}
+	for part, below := range m.members {
+		out.members[part] = below.bare()
+	}
+	return out
+}
+
 // masks are those that hold for one value at once.
 type masks []*mask
 
@@ -84,6 +103,17 @@ func (s masks) touch(parts []string) bool {
 		s = s.of(part)
 	}
 	return len(s) > 0
+}
+
+// hides reports whether a field is hidden, or is below one.
+func (s masks) hides(parts []string) bool {
+	for _, part := range parts {
+		s = s.of(part)
+		if hidden, _ := s.hide(); hidden {
+			return true
+		}
+	}
+	return false
 }
 
 // touchScale reports whether something is hidden of what the subresource scale shows
@@ -173,31 +203,32 @@ func maskOf(parts ...string) *mask {
 	return m
 }
 
-// applyToObject also hides what else of an object tells of hidden fields: who has
-// set which, and what was applied last.
-func (s masks) applyToObject(raw []byte) (seen []byte, changed bool, err error) {
+// echoes tell once more of fields and what they held.
+var echoes = slices.Concat(withoutManagers, withoutLastApplied)
+
+// applyToObject also hides what else of an object of some version tells of hidden
+// fields: who has set which, and what was applied last.
+func (s masks) applyToObject(raw []byte, of schema.GroupVersion) (seen []byte, changed bool, err error) {
 	if len(s) == 0 {
 		return raw, false, nil
 	}
 	raw = bytes.TrimSpace(raw)
 	seen, changed, err = s.apply(raw)
+	if err == nil && !changed {
+		changed, err = s.areApplied(raw, of)
+	}
 	if err == nil && changed {
-		seen, _, err = withoutManagers.apply(seen)
+		seen, _, err = echoes.apply(seen)
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("mask fields: %w", err)
 	}
-	tells, err := s.areApplied(raw)
-	if err != nil || !tells {
-		return seen, changed, err
-	}
-	seen, _, err = withoutLastApplied.apply(seen)
-	return seen, true, err
+	return seen, changed, nil
 }
 
 // areApplied reports whether kubectl's note of what it applied has something that
-// is hidden, or cannot be read.
-func (s masks) areApplied(raw []byte) (bool, error) {
+// is hidden, or cannot be read. In other versions fields may be called otherwise.
+func (s masks) areApplied(raw []byte, of schema.GroupVersion) (bool, error) {
 	if !bytes.Contains(raw, []byte(corev1.LastAppliedConfigAnnotation)) {
 		return false, nil
 	}
@@ -207,12 +238,17 @@ func (s masks) areApplied(raw []byte) (bool, error) {
 		} `json:"metadata"`
 	}
 	if err := json.Unmarshal(raw, &o); err != nil {
-		return false, fmt.Errorf("mask fields: %w", err)
+		return false, err
 	}
-	applied, is := o.Metadata.Annotations[corev1.LastAppliedConfigAnnotation]
+	note, is := o.Metadata.Annotations[corev1.LastAppliedConfigAnnotation]
 	if !is {
 		return false, nil
 	}
-	_, changed, err := s.apply([]byte(strings.TrimSpace(applied)))
+	applied := []byte(strings.TrimSpace(note))
+	var head metav1.TypeMeta
+	if json.Unmarshal(applied, &head) != nil || head.APIVersion != of.String() {
+		return true, nil
+	}
+	_, changed, err := s.apply(applied)
 	return changed || err != nil, nil
 }

@@ -5,11 +5,16 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/view"
+	"github.com/portico-proxy/portico/crds/proxy/v1alpha1"
 )
 
 // over is a mask over some fields.
@@ -40,24 +45,30 @@ func TestMasksKeepAllOtherBytes(t *testing.T) {
 		"managers":       {over("", "/a"), `{"metadata":{"managedFields":[{"f:a":{}}],"name":"n"},"a":1}`, `{"metadata":{"name":"n"}}`},
 		"no-managers":    {over("", "/a"), `{"metadata":{"managedFields":[{"f:b":{}}]},"b":1}`, `{"metadata":{"managedFields":[{"f:b":{}}]},"b":1}`},
 		"last-applied": {
-			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"a\":1}\n"}}}`, `{"metadata":{"annotations":{}}}`,
+			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"a\":1}\n"}}}`, `{"metadata":{"annotations":{}}}`,
 		},
 		"last-applied-unread": {
 			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"a"}}}`, `{"metadata":{"annotations":{}}}`,
 		},
 		"last-applied-innocent": {
-			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"b\":1}\n"}}}`,
-			`{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"b\":1}\n"}}}`,
+			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"b\":1}\n"}}}`,
+			`{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"b\":1}\n"}}}`,
+		},
+		"last-applied-of-what-is-called-otherwise": {
+			over("", "/a"), `{"a":2,"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"b\":1}\n"}}}`, `{"metadata":{"annotations":{}}}`,
+		},
+		"last-applied-in-another-version": {
+			over("", "/a"), `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v2\",\"b\":1}\n"}}}`, `{"metadata":{"annotations":{}}}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, changed, err := tt.mask.applyToObject([]byte(tt.from))
+			got, changed, err := tt.mask.applyToObject([]byte(tt.from), schema.GroupVersion{Version: "v1"})
 			if err != nil || string(got) != tt.to || changed != (tt.from != tt.to) {
 				t.Errorf("got %s, %v, %v\nwant %s", got, changed, err, tt.to)
 			}
 		})
 	}
-	if _, _, err := over("", "/a").applyToObject([]byte(`{"a":1`)); err == nil {
+	if _, _, err := over("", "/a").applyToObject([]byte(`{"a":1`), schema.GroupVersion{}); err == nil {
 		t.Error("half an object was masked")
 	}
 }
@@ -98,7 +109,7 @@ func TestWhatIsWrittenBackKeepsWhatIsHidden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := tt.mask.restore([]byte(pod), sent)
+			got, err := tt.mask.restore(view.Object{JSON: []byte(pod)}, sent)
 			if tt.want == "" {
 				if _, refused := errors.AsType[errHidden](err); !refused {
 					t.Errorf("got %v, %v", got, err)
@@ -116,13 +127,22 @@ func TestWhatIsWrittenBackKeepsWhatIsHidden(t *testing.T) {
 func TestPatchesOfWhatIsHiddenAreRefused(t *testing.T) {
 	all := over("", "/data/*", "/spec/containers/*/env", "/metadata/annotations/a~1b")
 	for text, want := range map[string]bool{
-		`[{"op":"test","path":"/data/a","value":"x"}]`:                     true,
-		`[{"op":"copy","from":"/data/a","path":"/metadata/labels/x"}]`:     true,
-		`[{"op":"test","path":"/spec/containers/0","value":{}}]`:           true,
-		`[{"op":"replace","path":"","value":{}}]`:                          true,
-		`[{"op":"add","path":"/metadata/annotations/a~1b","value":"x"}]`:   true,
-		`[{"op":"add","path":"/metadata/annotations/c","value":"x"}]`:      false,
-		`[{"op":"replace","path":"/spec/containers/0/image","value":"x"}]`: false,
+		`[{"op":"test","path":"/data/a","value":"x"}]`:                                                                                      true,
+		`[{"op":"copy","from":"/data/a","path":"/metadata/labels/x"}]`:                                                                      true,
+		`[{"op":"test","path":"/spec/containers/0","value":{}}]`:                                                                            true,
+		`[{"op":"replace","path":"","value":{}}]`:                                                                                           true,
+		`[{"op":"add","path":"/metadata/annotations/a~1b","value":"x"}]`:                                                                    true,
+		`[{"op":"add","path":"/metadata/annotations/c","value":"x"}]`:                                                                       false,
+		`[{"op":"replace","path":"/spec/containers/0/image","value":"x"}]`:                                                                  false,
+		`[{"op":"copy","from":"/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration","path":"/metadata/annotations/x"}]`: true,
+		`[{"op":"move","from":"/metadata/annotations","path":"/metadata/labels"}]`:                                                          true,
+		`[{"op":"copy","from":"/metadata/managedFields/0","path":"/metadata/annotations/x"}]`:                                               true,
+		`[{"op":"copy","from":"","path":"/spec/x"}]`:                                                                                        true,
+		`[{"op":"test","path":"/metadata","value":{}}]`:                                                                                     true,
+		`[{"op":"test","path":"/metadata/managedFields/0/fieldsV1/f:data/f:password","value":{}}]`:                                          true,
+		`[{"op":"remove","path":"/metadata/managedFields/0/fieldsV1/f:data/f:password"}]`:                                                   true,
+		`[{"op":"add","path":"/metadata/managedFields/0/fieldsV1/f:data/f:password/x","value":{}}]`:                                         true,
+		`[{"op":"test","path":"/metadata/labels/x","value":"y"}]`:                                                                           false,
 		`{"data":{"a":null}}`:                                                                 true,
 		`{"spec":{"containers":[{"name":"a","env":[]}]}}`:                                     true,
 		`{"spec":{"containers":[{"name":"a","image":"b"}]}}`:                                  false,
@@ -156,6 +176,42 @@ func TestPatchesWithoutPointersAreRefused(t *testing.T) {
 			r.Header.Set("Content-Type", media)
 			if _, err := readPatch(r, []byte(text)); !apierrors.IsBadRequest(err) {
 				t.Errorf("%s, %s: %v", media, text, err)
+			}
+		}
+	}
+}
+
+// TestSecretsAreHiddenByWhateverNameTheyAreWritten has one that kubectl applied with
+// stringData, and somebody who does not see what is in it.
+func TestSecretsAreHiddenByWhateverNameTheyAreWritten(t *testing.T) {
+	text := "***"
+	for _, tt := range []struct{ path, note, sent string }{
+		{"/data/*", `{"password":"MARKER"}`, `{"password":"mine"}`},
+		{"/data/password", `{"password":"MARKER"}`, `{"password":"***"}`},
+		{"/data", `{"password":"MARKER"}`, `{"password":"mine"}`},
+	} {
+		l, err := newLens(&v1alpha1.VirtualView{Spec: v1alpha1.VirtualViewSpec{Masks: []v1alpha1.ViewMask{{
+			Resources: []v1alpha1.ViewResource{{Resource: "*"}}, Paths: []string{tt.path}, Replacement: &text,
+		}}}}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		note, _ := json.Marshal(`{"apiVersion":"v1","kind":"Secret","stringData":` + tt.note + "}\n")
+		o := view.Object{Resource: corev1.SchemeGroupVersion.WithResource("secrets"), Namespace: "n", Name: "s"}
+		for _, data := range []string{`,"data":{"password":"TUFSS0VS"}`, ``} {
+			o.JSON = []byte(`{"metadata":{"name":"s","annotations":{"` + corev1.LastAppliedConfigAnnotation + `":` + string(note) + `}}` + data + `}`)
+			if seen, err := l.See(t.Context(), o); err != nil || strings.Contains(string(seen), "MARKER") || strings.Contains(string(seen), "TUFSS0VS") {
+				t.Errorf("%s: %s, %v", tt.path, seen, err)
+			}
+			back := strings.ReplaceAll(data, "TUFSS0VS", text)
+			sent, _ := decode([]byte(`{"metadata":{"name":"s"}` + back + `,"stringData":` + tt.sent + `}`))
+			if merged, err := l.masksOf(secretResource).restore(o, sent); err == nil {
+				t.Errorf("%s: it became %v", tt.path, merged)
+			}
+			delete(sent, "data")
+			p := patch{object: sent}
+			if !p.touches(l.masksOf(secretResource)) {
+				t.Errorf("%s: a patch would be made", tt.path)
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/portico-proxy/portico/core/view"
 )
 
 // A merge puts what is hidden of an object back into one that its caller sends.
@@ -170,15 +172,15 @@ func decode(raw []byte) (map[string]any, error) {
 
 // restore returns what a caller sent with what is hidden of full put back. Where
 // there is nothing to be put back it is what he sent.
-func (s masks) restore(full []byte, sent map[string]any) (map[string]any, error) {
+func (s masks) restore(full view.Object, sent map[string]any) (map[string]any, error) {
 	if err := s.permit(sent); err != nil {
 		return nil, err
 	}
-	seenRaw, changed, err := s.applyToObject(full)
+	seenRaw, changed, err := s.applyToObject(full.JSON, full.Resource.GroupVersion())
 	if err != nil || !changed {
 		return sent, err
 	}
-	was, err := decode(full)
+	was, err := decode(full.JSON)
 	if err != nil {
 		return nil, err
 	}

@@ -64,11 +64,24 @@ func (p *patch) touches(all masks) bool {
 				return true
 			}
 		}
-		if o.Path == "" {
+		if o.Path == "" || len(all) > 0 && o.touchesEcho() {
 			return true
 		}
 	}
 	return all.names(p.object)
+}
+
+// touchesEcho reports whether an operation reads what has an echo of hidden fields, or
+// names something of one: whether that is there tells of a field.
+func (o *operation) touchesEcho() bool {
+	path, from := partsOf(o.Path), partsOf(o.From)
+	switch o.Op {
+	case "copy", "move":
+		return o.From == "" || echoes.touch(from) || echoes.hides(path)
+	case "test":
+		return echoes.touch(path)
+	}
+	return echoes.hides(path)
 }
 
 // names reports whether a merge says something of what is hidden.
@@ -139,7 +152,7 @@ func (s *sight) patch(r *http.Request, p patch, current view.Object) (write, err
 		return write{}, apierrors.NewInternalError(err)
 	}
 	out := body.With(r, text)
-	_, tells, err := all.applyToObject(current.JSON)
+	_, tells, err := all.applyToObject(current.JSON, current.Resource.GroupVersion())
 	if err != nil {
 		return write{}, err
 	}
@@ -183,13 +196,13 @@ func (s *sight) tryOut(r *http.Request, all masks, current view.Object, tells bo
 	if !tells {
 		return nil
 	}
-	return s.keeps(all, current.JSON, w.Body.Bytes())
+	return s.keeps(all, current, w.Body.Bytes())
 }
 
 // keeps refuses a result that is another than its caller would have sent it, had
 // he sent it whole.
-func (s *sight) keeps(all masks, before, after []byte) error {
-	seen, _, err := all.applyToObject(after)
+func (s *sight) keeps(all masks, before view.Object, after []byte) error {
+	seen, _, err := all.applyToObject(after, before.Resource.GroupVersion())
 	if err != nil {
 		return err
 	}

@@ -179,11 +179,11 @@ func (s *sight) replace(r *http.Request, raw []byte, current view.Object) (write
 		return write{}, err
 	}
 	all := s.lens.masksOf(s.asked.resource)
-	_, tells, err := all.applyToObject(current.JSON)
+	_, tells, err := all.applyToObject(current.JSON, current.Resource.GroupVersion())
 	if err != nil {
 		return write{}, err
 	}
-	merged, err := all.restore(current.JSON, sent)
+	merged, err := all.restore(current, sent)
 	if err != nil {
 		return write{}, s.hidden(err)
 	}
