@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/body"
@@ -339,12 +340,21 @@ func (e *exchange) register(r *rule) error {
 	if document.Text(object, "/metadata/name") != e.node.name {
 		return e.forbidden(r, "it is another node")
 	}
+	sent := labels.Set{}
 	for _, pointer := range []string{"/metadata/labels", "/metadata/annotations"} {
 		for _, member := range document.Children(object, pointer) {
 			tokens := tokensOf(member)
 			if !r.isOwnMeta(tokens) && !isUsual(tokens[2]) {
 				return e.forbidden(r, tokens[2]+" is not the node's to set")
 			}
+			if tokens[1] == "labels" {
+				sent[tokens[2]] = document.Text(object, member)
+			}
+		}
+	}
+	for label := range sent {
+		if r.selects(label) && !r.means(e.node.name, &sent) {
+			return e.forbidden(r, label+" says which policies mean the node")
 		}
 	}
 	for _, member := range document.Children(object, "/metadata") {
