@@ -55,9 +55,13 @@ func CallersOf(r *http.Request) ([]user.Info, error) {
 	if as == "" {
 		return []user.Info{caller}, nil
 	}
+	all := user.AllAuthenticated
+	if as == user.Anonymous {
+		all = user.AllUnauthenticated
+	}
 	other := &user.DefaultInfo{
 		Name: as, UID: r.Header.Get(authenticationv1.ImpersonateUIDHeader), Extra: impersonatedExtra(r.Header),
-		Groups: append([]string{user.AllAuthenticated}, r.Header[authenticationv1.ImpersonateGroupHeader]...),
+		Groups: append([]string{all}, r.Header[authenticationv1.ImpersonateGroupHeader]...),
 	}
 	if namespace, _, err := serviceaccount.SplitUsername(as); err == nil {
 		other.Groups = append(other.Groups, serviceaccount.MakeGroupNames(namespace)...)

@@ -108,6 +108,19 @@ func TestImpersonatedCallersAreToldAsTheAPIServerKnowsThem(t *testing.T) {
 	}
 }
 
+func TestNobodyIsImpersonatedAsNobody(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", http.NoBody)
+	r = r.WithContext(request.WithUser(r.Context(), &user.DefaultInfo{Name: "jane"}))
+	r.Header.Set("Impersonate-User", "system:anonymous")
+	got, err := CallersOf(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"system:unauthenticated"}, got[1].GetGroups()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBindingsHaveAnOrder(t *testing.T) {
 	binding := func(name string, priority int32, kind v1alpha1.FilterKind) runtime.Object {
 		return &v1alpha1.FilterBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.FilterBindingSpec{
