@@ -26,7 +26,7 @@ var world *controlplane.ControlPlane
 
 func TestMain(m *testing.M) {
 	var users []controlplane.User
-	for _, name := range []string{"anna", "bert", "carl", "dora", "emil", "fred", "gina", "hugo", "ines", "jack", "kate", "liam", "mona", "nils", "oona", "pete", "quin"} {
+	for _, name := range []string{"anna", "bert", "carl", "dora", "emil", "fred", "gina", "hugo", "ines", "jack", "kate", "liam", "mona", "nils", "oona", "pete", "quin", "ruth"} {
 		users = append(users, controlplane.User{Name: name, Groups: []string{"system:masters"}})
 	}
 	for name, team := range map[string]string{"rita": "red", "bill": "blue", "nora": "none"} {
