@@ -39,8 +39,9 @@ func (s *Stream) account(next *State) {
 }
 
 // reset starts anew from a list at rv. Cursors into what was before have fallen
-// off: nobody knows what happened in between.
-func (s *Stream) reset(objects []*wire.Object, rv uint64) {
+// off: nobody knows what happened in between. It reports false if the collection is
+// known at a later one.
+func (s *Stream) reset(objects []*wire.Object, rv uint64) bool {
 	slices.SortFunc(objects, func(a, b *wire.Object) int { return strings.Compare(a.Key, b.Key) })
 	next := &State{Applied: rv, Altered: rv, Oldest: rv, objects: newTree()}
 	for _, o := range objects {
@@ -48,14 +49,18 @@ func (s *Stream) reset(objects []*wire.Object, rv uint64) {
 		next.bytes += int64(o.Size())
 	}
 	next.base = next.objects
-	s.counts.Resets.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := s.state.Load(); last != nil {
+		if rv < last.Applied {
+			return false
+		}
 		next.first, next.ahead = uint64(last.End())+1, last.aheadOf(rv)
 	}
+	s.counts.Resets.Add(1)
 	s.dead, s.holes = 0, 0
 	s.publish(next)
+	return true
 }
 
 // apply moves the collection forward by one event. Events come from two ordered

@@ -187,6 +187,24 @@ func TestListFromBeforeEndsTheStream(t *testing.T) {
 	}
 }
 
+// TestOvertakenListsAreIgnored has a catch-up come further than a list that was asked
+// for before.
+func TestOvertakenListsAreIgnored(t *testing.T) {
+	s, b := startBroken(t, 0, Scope{})
+	load(t, s, b).expire().end()
+	c := s.State().End()
+	again := b.next()
+	s.CatchUp(15)
+	b.next().event("MODIFIED", "a/1", 14).bookmark(15, false)
+	reach(t, s, 15)
+	again.event("ADDED", "a/1", 3).event("ADDED", "a/2", 4).bookmark(12, true)
+	again.event("MODIFIED", "a/1", 14).event("MODIFIED", "a/2", 16)
+	st := reach(t, s, 16)
+	if e, on := st.Event(c); !on || e.ResourceVersion != 14 || st.Events() != 2 || st.Len() != 2 {
+		t.Errorf("%d events, %d objects; watchers hear of %+v", st.Events(), st.Len(), e)
+	}
+}
+
 func TestSilentWatchIsSuspected(t *testing.T) {
 	s, b := startBroken(t, 0, Scope{})
 	load(t, s, b).end()

@@ -89,9 +89,18 @@ func (s *Stream) notBefore(resourceVersion string) string {
 	return strconv.FormatUint(st.Applied, 10)
 }
 
+// applied is how far the collection has come, 0 before it has been loaded.
+func (s *Stream) applied() uint64 {
+	if st := s.State(); st != nil {
+		return st.Applied
+	}
+	return 0
+}
+
 func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	if o.Continue == "" {
-		o.ResourceVersion, s.packer = s.notBefore(o.ResourceVersion), wire.Packer{}
+		s.asked, s.packer = s.applied(), wire.Packer{}
+		o.ResourceVersion = s.notBefore(o.ResourceVersion)
 	}
 	if o.ResourceVersion == "0" {
 		// Any state would do for a reflector. It would not for us: a collection
@@ -131,6 +140,7 @@ func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	}
 	var from *resuming
 	err := s.insist(ctx, passes, func() error {
+		s.asked = s.applied()
 		o.ResourceVersion = s.notBefore(since) // which may have moved on meanwhile
 		s.loading.Store(0)
 		s.counts.Watches.Add(1)

@@ -61,6 +61,7 @@ type Stream struct {
 	accounted int64      // bytes reported to budget
 
 	packer  wire.Packer   // of the list that is being read; the reflector's
+	asked   uint64        // where the collection was when that was asked for; the reflector's
 	early   delays        // of watches that came to nothing
 	loading atomic.Int64  // bytes received before the first state
 	loaded  chan struct{} // closed with the first state
@@ -175,17 +176,19 @@ func (s *store) Replace(items []any, resourceVersion string) error {
 	if err != nil {
 		return err
 	}
-	if st := (*Stream)(s).State(); st != nil && rv < st.Applied {
-		// A list is never of less than upstream has. The reflector must not be told of
-		// an error: it would leave its watch open.
-		(*Stream)(s).Fail(ErrRestored)
-		return nil
-	}
 	objects := make([]*wire.Object, 0, len(items))
 	for _, i := range items {
 		objects = append(objects, i.(*item).object)
 	}
-	(*Stream)(s).reset(objects, rv)
+	if !(*Stream)(s).reset(objects, rv) {
+		// A list is never of less than upstream had when it was asked for; a catch-up may
+		// have come further since, which the watch goes on from. The reflector must not
+		// be told of an error: it would leave its watch open.
+		if rv < s.asked {
+			(*Stream)(s).Fail(ErrRestored)
+		}
+		return nil
+	}
 	s.heard.Store(s.now().UnixNano())
 	return nil
 }
