@@ -128,7 +128,7 @@ func (s *Stream) ask() (uint64, error) {
 func (s *Stream) openShort(ctx context.Context, header http.Header) (*events, error) {
 	seconds := int64(catchUpSeconds)
 	return s.openWatch(ctx, header, metav1.ListOptions{
-		ResourceVersion: strconv.FormatUint(s.State().Applied, 10), AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
+		ResourceVersion: strconv.FormatUint(s.State().since(), 10), AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
 	})
 }
 

@@ -205,6 +205,31 @@ func TestOvertakenListsAreIgnored(t *testing.T) {
 	}
 }
 
+// TestRevisionsAreNotTorn has two objects deleted at one resourceVersion, and memory hear
+// of one before somebody else says, or the watch breaks.
+func TestRevisionsAreNotTorn(t *testing.T) {
+	for name, next := range map[string]func(*Stream, *exchange){
+		"caught-up": func(s *Stream, _ *exchange) { s.CatchUp(12) },
+		"again":     func(_ *Stream, x *exchange) { x.end() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, b := startBroken(t, 0, Scope{})
+			x := load(t, s, b).event("DELETED", "a/1", 11)
+			reach(t, s, 11)
+			next(s, x)
+			second := b.next()
+			if got := second.query.Get("resourceVersion"); got != "10" {
+				t.Errorf("watched from %q", got)
+			}
+			second.event("DELETED", "a/1", 11).event("DELETED", "a/2", 11).bookmark(12, false)
+			x.event("DELETED", "a/2", 11)
+			if st := reach(t, s, 12); st.Len() != 0 || st.Events() != 2 {
+				t.Errorf("%d objects, %d events", st.Len(), st.Events())
+			}
+		})
+	}
+}
+
 func TestSilentWatchIsSuspected(t *testing.T) {
 	s, b := startBroken(t, 0, Scope{})
 	load(t, s, b).end()

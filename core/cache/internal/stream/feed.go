@@ -97,6 +97,18 @@ func (s *Stream) applied() uint64 {
 	return 0
 }
 
+// goesOn is from where to watch again what the reflector knows up to resourceVersion.
+func (s *Stream) goesOn(resourceVersion string) string {
+	st := s.State()
+	if st == nil || resourceVersion == "" {
+		return resourceVersion
+	}
+	if rv, err := wire.ParseResourceVersion(resourceVersion); err != nil || rv > st.Applied {
+		return resourceVersion
+	}
+	return strconv.FormatUint(st.since(), 10)
+}
+
 func (s *Stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	if o.Continue == "" {
 		s.asked, s.packer = s.applied(), wire.Packer{}
@@ -141,7 +153,10 @@ func (s *Stream) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	var from *resuming
 	err := s.insist(ctx, passes, func() error {
 		s.asked = s.applied()
-		o.ResourceVersion = s.notBefore(since) // which may have moved on meanwhile
+		// It may have moved on meanwhile.
+		if o.ResourceVersion = s.notBefore(since); o.SendInitialEvents == nil {
+			o.ResourceVersion = s.goesOn(since)
+		}
 		s.loading.Store(0)
 		s.counts.Watches.Add(1)
 		failed, begun := s.suspect(), s.now()

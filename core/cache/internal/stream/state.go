@@ -142,6 +142,16 @@ func (s *State) after(rv uint64) int {
 	return low
 }
 
+// since is from where to watch what comes next. What was deleted last may have been one
+// of several at one resourceVersion, of which others are still to come: what is known of
+// them is sent again.
+func (s *State) since() uint64 {
+	if n := len(s.events); n > 0 && s.events[n-1].Deleted && s.events[n-1].ResourceVersion == s.Applied {
+		return s.Applied - 1
+	}
+	return s.Applied
+}
+
 // Changed is closed once there is a later state.
 func (s *State) Changed() <-chan struct{} { return s.changed }
 
