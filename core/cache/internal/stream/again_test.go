@@ -342,3 +342,23 @@ func TestWatchesWithoutBookmarksAreRemembered(t *testing.T) {
 		}
 	})
 }
+
+// TestCatchUpsForLatecomersAreTried has somebody want more while the last watch is under
+// way that was to be tried for another.
+func TestCatchUpsForLatecomersAreTried(t *testing.T) {
+	l := &line{says: []reply{sends(initial, nil)}}
+	along(t, l, func(t *testing.T, s *Stream) {
+		s.Loaded(t.Context())
+		synctest.Wait()
+		late := func(r *http.Request) (*http.Response, error) {
+			s.CatchUp(13)
+			return sends("", io.EOF)(r)
+		}
+		l.from(sends("", io.EOF), late, sends(strings.Replace(bookmark, "RV", "13", 1), io.EOF))
+		s.CatchUp(12)
+		synctest.Wait()
+		if st := s.State(); st.Applied != 13 {
+			t.Errorf("caught up to %d", st.Applied)
+		}
+	})
+}

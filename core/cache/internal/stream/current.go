@@ -105,18 +105,36 @@ func (s *Stream) CatchUp(rv uint64) {
 }
 
 func (s *Stream) runCatchUp() {
-	for range maxCatchUps {
+	for left, more := maxCatchUps, true; more; {
+		wanted := s.chase.aim()
+		left--
 		if err := s.catchUpOnce(); err != nil {
 			s.log.V(1).Info("catch-up watch ended early", "resource", s.Schema.Resource.Resource, "reason", err.Error())
-			break
+			left = 0
 		}
-		if !s.isBehind() {
-			break
-		}
+		left, more = s.chase.settle(wanted, s.State().Applied, left)
 	}
-	s.chase.mu.Lock()
-	defer s.chase.mu.Unlock()
-	s.chase.running, s.chase.wanted = false, 0
+}
+
+func (c *chase) aim() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wanted
+}
+
+// settle decides whether there is to be another watch after one that was to reach wanted
+// and has reached applied. left is how many more may be tried for the same: whoever
+// came meanwhile and wants more has had none.
+func (c *chase) settle(wanted, applied uint64, left int) (int, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wanted > wanted {
+		left = maxCatchUps
+	}
+	if c.running = applied < c.wanted && left > 0 && !c.ended; !c.running {
+		c.wanted = 0
+	}
+	return left, c.running
 }
 
 // IsBarren reports whether a proof was waited for in vain when one was wanted last: an
