@@ -57,14 +57,13 @@ func (r *recording) Write(p []byte) (int, error) {
 // when it has done with what it got.
 func (e *entry) shared(ctx context.Context, path string, query url.Values, accept string) (got *recorded, done func(), err error) {
 	key := accept + " " + path + "?" + query.Encode()
-	shared, _ := e.flights.LoadOrStore(key, &stream.Flights[*recorded]{Free: func(r *recorded) { e.recordings.Add(-r.taken) }})
-	flights := shared.(*stream.Flights[*recorded])
-	defer func() {
-		if flights.Idle() {
-			e.flights.CompareAndDelete(key, shared)
-		}
-	}()
-	return flights.Hold(ctx, func() (*recorded, error) {
+	shared, ok := e.flights.Load(key)
+	if !ok {
+		flights := &stream.Flights[*recorded]{Free: func(r *recorded) { e.recordings.Add(-r.taken) }}
+		flights.Idle = func() { e.flights.CompareAndDelete(key, flights) }
+		shared, _ = e.flights.LoadOrStore(key, flights)
+	}
+	return shared.(*stream.Flights[*recorded]).Hold(ctx, func() (*recorded, error) {
 		res, err := e.Fetch(path, query, accept)
 		if err != nil {
 			return nil, err

@@ -22,6 +22,9 @@ type Flights[T any] struct {
 	// Free is called with what a flight brought once all who boarded have landed and
 	// done with it. It may be nil.
 	Free func(T)
+	// Idle is called when all flights have landed and nobody waits for another, and
+	// before anybody does. It may be nil.
+	Idle func()
 
 	mu    sync.Mutex // guards following
 	next  *flight[T]
@@ -114,7 +117,9 @@ func (f *Flights[T]) fly(now *flight[T]) {
 		}
 		f.mu.Lock()
 		now, f.next = f.next, nil
-		f.aloft = now != nil
+		if f.aloft = now != nil; !f.aloft && f.Idle != nil {
+			f.Idle()
+		}
 		f.mu.Unlock()
 	}
 }
@@ -135,10 +140,3 @@ func (f *Flights[T]) End() {
 
 // Waiting is how many callers wait for an answer.
 func (f *Flights[T]) Waiting() int { return int(f.waiting.Load()) }
-
-// Idle reports whether nobody waits.
-func (f *Flights[T]) Idle() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return !f.aloft
-}

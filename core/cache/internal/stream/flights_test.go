@@ -50,7 +50,8 @@ func TestWhatFlightsBringIsFreedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var freed []int
 		n := 0
-		f := Flights[int]{Free: func(v int) { freed = append(freed, v) }}
+		idle := 0
+		f := Flights[int]{Free: func(v int) { freed = append(freed, v) }, Idle: func() { idle++ }}
 		fetch := func() (int, error) {
 			n++
 			v := n
@@ -62,6 +63,13 @@ func TestWhatFlightsBringIsFreedOnce(t *testing.T) {
 		_, done, err := f.Hold(impatient, fetch)
 		if done(); err == nil {
 			t.Error("waited for a flight that took longer")
+		}
+		if idle > 0 {
+			t.Error("idle while the flight has yet to land")
+		}
+		<-time.After(time.Second)
+		if idle != 1 {
+			t.Errorf("idle %d times when it had landed with nobody waiting", idle)
 		}
 		got, done, err := f.Hold(t.Context(), fetch)
 		if err != nil || got != 2 || len(freed) != 1 {
