@@ -282,10 +282,11 @@ func (f *follower) run() {
 			}
 		default:
 			// A revision may have several events: its end is where the next begins.
-			if e.ResourceVersion > f.reached && !f.settle() || !f.sendEvent(e) {
+			rv := e.ResourceVersion // e, and all that was there then, may go while it is sent
+			if rv > f.reached && !f.settle() || !f.sendEvent(e) {
 				return
 			}
-			f.reached = max(f.reached, e.ResourceVersion)
+			f.reached = max(f.reached, rv)
 			f.at++
 		}
 	}
