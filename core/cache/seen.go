@@ -36,13 +36,22 @@ func (a *answer) seesAll() bool { return a.views == nil && a.selectsAll() }
 // whole: a page of upstream's could end with what does not exist for the caller, and
 // say so.
 func (a *answer) coalesceSeen() (bool, error) {
+	p, err := a.pageSeen()
+	if p == nil {
+		return false, err
+	}
+	return a.sendAs(p, servedByCoalesced, 0)
+}
+
+// pageSeen returns nil, and perhaps an error, if there is nothing to send.
+func (a *answer) pageSeen() (*page, error) {
 	query := a.r.URL.Query()
 	query.Del("limit")
 	got, done, err := a.entry.shared(a.r.Context(), a.r.URL.Path, query, a.entry.Format.MediaType())
 	defer done()
 	if err != nil {
 		a.entry.counts.proofs.add(telemetry.ProofFailed)
-		return false, nil
+		return nil, nil
 	}
 	p := &page{}
 	p.meta, err = a.entry.Schema.ReadList(a.entry.Format, bytes.NewReader(got.body), func(o *wire.Object) error {
@@ -50,12 +59,12 @@ func (a *answer) coalesceSeen() (bool, error) {
 		return p.err
 	})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	p.meta.RemainingItemCount = nil
 	a.entry.counts.proofs.add(telemetry.ProofCoalesced)
 	a.tell(got)
-	return a.sendAs(p, servedByCoalesced, 0)
+	return p, nil
 }
 
 // left is what a watcher is sent of what it saw last, when that is gone.
