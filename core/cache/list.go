@@ -231,7 +231,13 @@ func (a *answer) write(size int, body func(io.Writer) error) error {
 		a.w.Header().Add("Vary", "Accept-Encoding")
 	}
 	a.w.WriteHeader(http.StatusOK)
-	buf := bodyBuffers.get(a.w)
+	var to io.Writer = a.w
+	var slow *timely
+	if size > timelyThreshold {
+		slow = newTimely(a.w)
+		to = slow
+	}
+	buf := bodyBuffers.get(to)
 	defer bodyBuffers.put(buf)
 	var err error
 	if zip {
@@ -245,5 +251,6 @@ func (a *answer) write(size int, body func(io.Writer) error) error {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client is gone: half an answer is none
 	}
+	slow.done()
 	return nil
 }
