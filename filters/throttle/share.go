@@ -1,6 +1,7 @@
 package throttle
 
 import (
+	"bufio"
 	"cmp"
 	"hash/maphash"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -29,7 +31,8 @@ type Shares struct {
 	// Vital requests are those that a cluster needs to live: leases, heartbeats,
 	// reviews, health and discovery. They never wait for others; 500 by default.
 	Vital int
-	// Streams are watches and what else goes on for long; 20000 by default.
+	// Streams are watches and what else goes on for long, upgrades among them;
+	// 20000 by default.
 	Streams int
 }
 
@@ -136,10 +139,36 @@ func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 		return err
 	}
 	defer p.leave(usage{})
-	if k != streams {
+	switch {
+	case k != streams:
 		defer cutAfter(w, f.patience(k))()
+	case isUpgrade(r):
+		over := cutAfter(w, answerTime)
+		defer over()
+		w = switching{w, over}
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// isUpgrade reports requests to go on in another protocol, as some aggregated API
+// servers let them. If that is refused, they are as short as others.
+func isUpgrade(r *http.Request) bool {
+	return len(r.Header["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade")
+}
+
+// switching is the answer to one of these. What goes on may take as long as it likes.
+type switching struct {
+	http.ResponseWriter
+	over func()
+}
+
+// Unwrap lets http.ResponseController reach what is not changed.
+func (s switching) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// Hijack takes the connection out of what is cut.
+func (s switching) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s.over()
+	return http.NewResponseController(s.ResponseWriter).Hijack()
 }
 
 // patience is how long a client may take to send a request and to read the answer.
@@ -193,6 +222,8 @@ func kindOf(r *http.Request) kind {
 	switch {
 	case !ok:
 		return ordinary
+	case isUpgrade(r):
+		return streams
 	case limit.Exempt(info, nil), info.IsResourceRequest && info.Resource == "nodes" && info.Subresource == "status" && r.Method != http.MethodGet:
 		return vital
 	case isLong(r, info):
