@@ -68,7 +68,7 @@ func (f *Filter) Name() string { return "authn" }
 
 // ServeHTTP puts the caller into the request's context, if it is known.
 func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
-	if token := tokenOf(r); token != "" {
+	if token := upstream.TokenOf(r); token != "" {
 		return next.ServeHTTP(w, f.byToken(r, token))
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
@@ -85,7 +85,7 @@ func (f *Filter) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline
 // Who returns r with the name of its caller, if a filter asks for it and it can be
 // found out by a token.
 func (f *Filter) Who(r *http.Request) *http.Request {
-	if token := tokenOf(r); token != "" {
+	if token := upstream.TokenOf(r); token != "" {
 		return f.byToken(r, token)
 	}
 	return r

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 // reviews answers for good tokens and counts what it is asked.
@@ -72,6 +73,9 @@ func jwt(expiry int64) string {
 	return "h." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"exp":%d}`, expiry)) + ".s"
 }
 
+// socketPrefix marks tokens among subprotocols of WebSockets.
+const socketPrefix = "base64url.bearer.authorization.k8s.io."
+
 func TestTokensNameTheirCallers(t *testing.T) {
 	now := time.Unix(1000, 0)
 	tests := map[string]struct {
@@ -81,14 +85,14 @@ func TestTokensNameTheirCallers(t *testing.T) {
 	}{
 		"bearer":            {"Authorization", "Bearer t", []string{"t"}, true},
 		"case-and-space":    {"Authorization", "  bEARER t extra", []string{"t"}, true},
-		"websocket":         {"Sec-Websocket-Protocol", "v4.channel.k8s.io, " + websocketPrefix + base64.RawURLEncoding.EncodeToString([]byte("t")), []string{"t"}, true},
+		"websocket":         {"Sec-Websocket-Protocol", "v4.channel.k8s.io, " + socketPrefix + base64.RawURLEncoding.EncodeToString([]byte("t")), []string{"t"}, true},
 		"unexpired":         {"Authorization", "Bearer " + jwt(1001), []string{jwt(1001)}, true},
 		"expired":           {"Authorization", "Bearer " + jwt(1000), nil, false},
 		"unknown":           {"Authorization", "Bearer bad", []string{"bad"}, false},
 		"two-spaces":        {"Authorization", "Bearer  t", nil, false},
 		"basic":             {"Authorization", "Basic dDp0", nil, false},
 		"nobody":            {"", "", nil, false},
-		"websocket-garbage": {"Sec-Websocket-Protocol", websocketPrefix + "%%%", nil, false},
+		"websocket-garbage": {"Sec-Websocket-Protocol", socketPrefix + "%%%", nil, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -113,12 +117,12 @@ func TestTokensNameTheirCallers(t *testing.T) {
 }
 
 func TestSubprotocolIsATokenInAWebSocketOnly(t *testing.T) {
-	r := withHeader("Sec-Websocket-Protocol", "v4.channel.k8s.io, "+websocketPrefix+"dA")
-	if got := tokenOf(r); got != "t" {
+	r := withHeader("Sec-Websocket-Protocol", "v4.channel.k8s.io, "+socketPrefix+"dA")
+	if got := upstream.TokenOf(r); got != "t" {
 		t.Errorf("of a WebSocket: %q", got)
 	}
 	r.Header.Del("Upgrade")
-	if got := tokenOf(r); got != "" {
+	if got := upstream.TokenOf(r); got != "" {
 		t.Errorf("of another request: %q", got)
 	}
 }
@@ -226,7 +230,7 @@ func FuzzTokenOf(f *testing.F) {
 		r := &http.Request{Header: http.Header{
 			"Authorization": {authorization}, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Protocol": {protocol},
 		}}
-		expired(tokenOf(r), time.Unix(0, 0))
+		expired(upstream.TokenOf(r), time.Unix(0, 0))
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -20,7 +19,6 @@ import (
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
 	authenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	"k8s.io/klog/v2"
-	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/portico-proxy/portico/core/document"
 )
@@ -33,9 +31,6 @@ const (
 	reviewTimeout = 3 * time.Second
 	// forbiddenPause is how long no review is asked for after one was forbidden.
 	forbiddenPause = 30 * time.Second
-	// websocketPrefix marks the subprotocol in which browsers send tokens
-	// (k8s.io/apiserver/pkg/authentication/request/websocket).
-	websocketPrefix = "base64url.bearer.authorization.k8s.io."
 )
 
 var errForbidden = errors.New("the proxy's identity may not review tokens")
@@ -83,32 +78,6 @@ type unlogged struct{ authenticator.Token }
 
 func (u unlogged) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 	return u.Token.AuthenticateToken(klog.NewContext(ctx, logr.Discard()), token)
-}
-
-// tokenOf returns the bearer token that the API server would read from r: the
-// first Authorization header's, or else, if r asks for a WebSocket, that of its
-// subprotocol.
-func tokenOf(r *http.Request) string {
-	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
-	if token, _, _ := strings.Cut(rest, " "); strings.EqualFold(scheme, "bearer") && token != "" {
-		return token
-	}
-	if !wsstream.IsWebSocketRequest(r) {
-		return ""
-	}
-	for _, header := range r.Header["Sec-Websocket-Protocol"] {
-		for protocol := range strings.SplitSeq(header, ",") {
-			encoded, ok := strings.CutPrefix(strings.TrimSpace(protocol), websocketPrefix)
-			if !ok {
-				continue
-			}
-			token, err := base64.RawURLEncoding.DecodeString(encoded)
-			if err == nil {
-				return string(token)
-			}
-		}
-	}
-	return ""
 }
 
 // expired reports that a token says of itself that its time is over, so that a

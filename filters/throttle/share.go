@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/pipeline"
+	"github.com/portico-proxy/portico/core/upstream"
 )
 
 // Shares are how many requests the proxy answers at a time, by what they cost
@@ -29,8 +31,12 @@ type Shares struct {
 	// Lists are requests for collections; 256 by default.
 	Lists int
 	// Vital requests are those that a cluster needs to live: leases, heartbeats,
-	// reviews, health and discovery. They never wait for others; 500 by default.
+	// reviews and tokens of others. They never wait for what anybody may send; 500
+	// by default.
 	Vital int
+	// Discovery is health, discovery, and what callers ask about themselves, which
+	// waits for no other requests either; 500 by default.
+	Discovery int
 	// Streams are watches and what else goes on for long, upgrades among them;
 	// 20000 by default.
 	Streams int
@@ -47,7 +53,7 @@ const (
 	answerTime = 2 * time.Minute
 	vitalTime  = time.Minute
 	// shareOf is what one caller may have of anything, in eighths, and vitalOf what
-	// it may have of what all of a cluster lives on.
+	// it may have of what all of a cluster lives on, or must be able to ask.
 	shareOf = 6
 	vitalOf = 1
 	// bulkyOf is what it may have of requests with large headers that are over soon: one
@@ -80,6 +86,7 @@ const (
 	ordinary kind = "requests"
 	lists    kind = "lists"
 	vital    kind = "vital"
+	discover kind = "discovery"
 	streams  kind = "streams"
 	bulky    kind = "bulky"
 	// bulkyStreams keep their headers for long.
@@ -95,7 +102,7 @@ func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
 	f := &Share{limiter: l, pressure: p, seed: maphash.MakeSeed(), kinds: map[kind]bounds{}}
 	for k, most := range map[kind]int{
 		ordinary: cmp.Or(s.Requests, 1000), lists: cmp.Or(s.Lists, 256), vital: cmp.Or(s.Vital, 500),
-		streams: cmp.Or(s.Streams, 20000), bulky: bulkyShare, bulkyStreams: bulkyShare,
+		discover: cmp.Or(s.Discovery, 500), streams: cmp.Or(s.Streams, 20000), bulky: bulkyShare, bulkyStreams: bulkyShare,
 	} {
 		l := limit.Limit{
 			Policy: sharing, ID: string(k), InFlight: &limit.InFlight{Max: most}, OnExceed: limit.Delay, MaxDelay: shareDelay,
@@ -115,7 +122,7 @@ func NewShare(l *Limiter, s Shares, p *Pressure) *Share {
 // eighths are what one caller may have of a kind.
 func eighths(k kind) int {
 	switch k {
-	case vital:
+	case vital, discover:
 		return vitalOf
 	case bulky:
 		return bulkyOf
@@ -129,7 +136,7 @@ func (f *Share) Name() string { return "throttle" }
 // ServeHTTP lets r in when it is its caller's turn.
 func (f *Share) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
 	k := kindOf(r)
-	if k != vital && f.pressure.IsHigh() {
+	if !isSmall(k) && f.pressure.IsHigh() {
 		f.limiter.options.Count(sharing, "memory", rejected)
 		return apierrors.NewTooManyRequests("the proxy is short of memory", 1+f.limiter.jitter(4))
 	}
@@ -173,11 +180,13 @@ func (s switching) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // patience is how long a client may take to send a request and to read the answer.
 func (f *Share) patience(k kind) time.Duration {
-	if k == vital {
+	if isSmall(k) {
 		return vitalTime
 	}
 	return answerTime
 }
+
+func isSmall(k kind) bool { return k == vital || k == discover }
 
 // cutAfter ends a request that takes too long, until what it returns is called: who
 // neither sends nor reads would keep its place for ever.
@@ -224,7 +233,12 @@ func kindOf(r *http.Request) kind {
 		return ordinary
 	case isUpgrade(r):
 		return streams
-	case limit.Exempt(info, nil), info.IsResourceRequest && info.Resource == "nodes" && info.Subresource == "status" && r.Method != http.MethodGet:
+	case info.IsResourceRequest && info.Resource == "nodes" && info.Subresource == "status" && r.Method != http.MethodGet:
+		return vital
+	case limit.Exempt(info, nil):
+		if isOfAnybody(info) {
+			return discover
+		}
 		return vital
 	case isLong(r, info):
 		return streams
@@ -234,15 +248,22 @@ func kindOf(r *http.Request) kind {
 	return ordinary
 }
 
-// flowOf is whose turn it is: an address, or, on this machine, where many share
-// one, an address and a credential. It is not verified. Whoever shows a thousand
+// isOfAnybody reports what every caller is allowed of what is exempt: to look at what
+// there is, and to ask who he is and what he may.
+func isOfAnybody(info *request.RequestInfo) bool {
+	return !info.IsResourceRequest || strings.HasPrefix(info.Resource, "selfsubject")
+}
+
+// flowOf is whose turn it is: an address (of IPv6, its network), or, on this machine,
+// where many share one, an address and a credential. It is not verified. Whoever shows a thousand
 // credentials from elsewhere is one caller all the same.
 func (f *Share) flowOf(r *http.Request) string {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	host := limit.AddressOf(r.RemoteAddr)
 	if cache.IsRemote(r) {
 		return host
 	}
-	shown := maphash.String(f.seed, r.Header.Get("Authorization"))
+	// The token, and not what else is in its header, which the API server overlooks.
+	shown := maphash.String(f.seed, upstream.TokenOf(r))
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		shown = maphash.Bytes(f.seed, r.TLS.PeerCertificates[0].Raw)
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/limit"
 	"github.com/portico-proxy/portico/core/pipeline"
@@ -32,6 +34,19 @@ func from(t testing.TB, address, credential, path string) (*httptest.ResponseRec
 	return w, r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, local))
 }
 
+// posted is a request that creates something.
+func posted(t testing.TB, address, path string) *http.Request {
+	t.Helper()
+	_, r := from(t, address, "", path)
+	info, err := (&request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}).
+		NewRequestInfo(&http.Request{Method: http.MethodPost, URL: r.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Method = http.MethodPost
+	return r.WithContext(request.WithRequestInfo(r.Context(), info))
+}
+
 const (
 	onePod  = "/api/v1/namespaces/shop/pods/web"
 	allPods = "/api/v1/pods"
@@ -42,7 +57,7 @@ const (
 
 func TestKindsOfRequests(t *testing.T) {
 	for path, want := range map[string]kind{
-		onePod: ordinary, allPods: lists, oneRule: streams, aLease: vital, version: vital, "/metrics": ordinary,
+		onePod: ordinary, allPods: lists, oneRule: streams, aLease: vital, version: discover, "/apis/apps/v1": discover, "/metrics": ordinary,
 		onePod + "/log?follow=true": streams, onePod + "/exec": streams, "/api/v1/namespaces/shop/services/web/proxy/": streams,
 	} {
 		if _, r := from(t, "10.0.0.9", "", path); kindOf(r) != want {
@@ -52,6 +67,15 @@ func TestKindsOfRequests(t *testing.T) {
 	_, beat := from(t, "10.0.0.9", "", "/api/v1/nodes/n1/status")
 	if beat.Method = http.MethodPatch; kindOf(beat) != vital {
 		t.Errorf("a heartbeat counts as %s", kindOf(beat))
+	}
+	for path, want := range map[string]kind{
+		"/apis/authentication.k8s.io/v1/tokenreviews": vital, "/apis/authorization.k8s.io/v1/subjectaccessreviews": vital,
+		"/api/v1/namespaces/shop/serviceaccounts/web/token": vital, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": discover,
+		"/apis/authentication.k8s.io/v1/selfsubjectreviews": discover, "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews": discover,
+	} {
+		if got := kindOf(posted(t, "10.0.0.9", path)); got != want {
+			t.Errorf("a POST of %s counts as %s, want %s", path, got, want)
+		}
 	}
 }
 
@@ -64,7 +88,7 @@ type held struct {
 
 func (h *held) ServeHTTP(_ http.ResponseWriter, r *http.Request) error {
 	h.mu.Lock()
-	h.served = append(h.served, r.Header.Get("Authorization"))
+	h.served = append(h.served, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	h.mu.Unlock()
 	<-h.release
 	return nil
@@ -85,7 +109,7 @@ func TestCallersTakeTurns(t *testing.T) {
 		var all []chan error
 		ask := func(n int, credential string) {
 			for range n {
-				w, r := from(t, "127.0.0.1", credential, onePod)
+				w, r := from(t, "127.0.0.1", "Bearer "+credential, onePod)
 				all = append(all, send(f, h, w, r))
 				synctest.Wait()
 			}
@@ -123,9 +147,15 @@ func TestManyCredentialsFromElsewhereAreOneCaller(t *testing.T) {
 	if flow("10.0.0.9", "") == flow("10.0.0.8", "") {
 		t.Error("two addresses are one caller")
 	}
+	if flow("[2001:db8::1]", "") != flow("[2001:db8::2]", "") || flow("[2001:db8::1]", "") == flow("[2001:db8:0:1::1]", "") {
+		t.Error("a host of IPv6 is as many callers as it likes, or all are one")
+	}
 	for _, address := range []string{"127.0.0.1", "10.0.0.1"} { // what runs on the node itself
 		if flow(address, "Bearer a") == flow(address, "Bearer b") {
 			t.Errorf("everybody on %s is one caller", address)
+		}
+		if flow(address, "Bearer a") != flow(address, " bearer a b") || flow(address, "") != flow(address, "Basic b") {
+			t.Errorf("who writes the same credential in other ways is another caller on %s", address)
 		}
 	}
 	certified := func(raw string) string {
@@ -140,18 +170,22 @@ func TestManyCredentialsFromElsewhereAreOneCaller(t *testing.T) {
 
 func TestVitalRequestsWaitForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, h := share(Shares{Requests: 1, Lists: 1, Streams: 1}), &held{release: make(chan struct{})}
+		f, h := share(Shares{Requests: 1, Lists: 1, Streams: 1, Discovery: 8, Vital: 8}), &held{release: make(chan struct{})}
 		var all []chan error
 		for _, path := range []string{onePod, allPods, oneRule} {
 			w, r := from(t, "10.0.0.9", "", path)
+			all = append(all, send(f, h, w, r))
+		}
+		for i := range 9 { // one of them waits
+			w, r := from(t, fmt.Sprint("10.0.1.", i), "", version)
 			all = append(all, send(f, h, w, r))
 		}
 		synctest.Wait()
 		w, r := from(t, "10.0.0.9", "", aLease)
 		all = append(all, send(f, h, w, r))
 		synctest.Wait()
-		if len(h.served) != 4 {
-			t.Errorf("%d of 4 are being answered", len(h.served))
+		if want := 3 + 8 + 1; len(h.served) != want {
+			t.Errorf("%d of %d are being answered", len(h.served), want)
 		}
 		close(h.release)
 		for _, done := range all {
