@@ -21,7 +21,8 @@ type pipeFrom struct {
 }
 
 func (p pipeFrom) RemoteAddr() net.Addr {
-	return &net.TCPAddr{IP: net.ParseIP(p.address[:len(p.address)-2]), Port: int(p.address[len(p.address)-1] - '0')}
+	host, port := p.address[:len(p.address)-2], p.address[len(p.address)-1]
+	return &net.TCPAddr{IP: net.ParseIP(strings.Trim(host, "[]")), Port: int(port - '0')}
 }
 
 func (p pipeFrom) Close() error {
@@ -33,7 +34,10 @@ func TestWhoHasMostConnectionsLosesSome(t *testing.T) {
 	var closed, told []string
 	s := newCrowd(4, funcr.New(func(_, args string) { told = append(told, args) }, funcr.Options{}))
 	enter := func(address string) bool {
-		_, ok := s.enter(pipeFrom{address: address, closed: &closed})
+		c, ok := s.enter(pipeFrom{address: address, closed: &closed})
+		if ok {
+			c.(*counted).settle()
+		}
 		return ok
 	}
 	for _, step := range []struct {
@@ -56,6 +60,45 @@ func TestWhoHasMostConnectionsLosesSome(t *testing.T) {
 	}
 	if len(told) != 1 || !strings.Contains(told[0], "--max-connections") || !strings.Contains(told[0], "10.0.0.1") {
 		t.Errorf("the log was told %q, want one line that names the flag and the address", told)
+	}
+}
+
+// TestWhoSaysNothingMakesRoom has somebody open connections for nothing, and others
+// of the same address make requests.
+func TestWhoSaysNothingMakesRoom(t *testing.T) {
+	var closed []string
+	s := newCrowd(3, logr.Discard())
+	enter := func(address string) *counted {
+		c, ok := s.enter(pipeFrom{address: address, closed: &closed})
+		if !ok {
+			return nil
+		}
+		return c.(*counted)
+	}
+	enter("10.0.0.1:1").settle()
+	enter("10.0.0.1:2")
+	enter("10.0.0.1:3")
+	for _, step := range []struct {
+		address string
+		settles bool
+		closed  string
+	}{
+		{"10.0.0.1:4", true, "10.0.0.1:2"},
+		{"10.0.0.1:5", false, "10.0.0.1:3"},
+		{"[2001:db8::1]:1", false, "10.0.0.1:5"},
+		{"[2001:db8::2]:2", false, "[2001:db8::1]:1"}, // is of the same network
+		{"10.0.0.1:6", false, ""},
+	} {
+		closed = nil
+		if c := enter(step.address); c != nil && step.settles {
+			c.settle()
+		}
+		if got := strings.Join(closed, " "); got != step.closed {
+			t.Errorf("%s: closed %s, want %s", step.address, got, step.closed)
+		}
+	}
+	if s.total != 3 {
+		t.Errorf("%d are counted, want 3", s.total)
 	}
 }
 
@@ -89,6 +132,13 @@ func testConnectionsAreBounded(t *testing.T, o Options) {
 	for range 2 {
 		c, err := dial()
 		if err != nil {
+			t.Fatal(err)
+		}
+		// Who has had an answer keeps its place.
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, c)

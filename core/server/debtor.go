@@ -30,7 +30,7 @@ type debtor struct {
 
 // admit has c be one who pays its debts.
 func (s *debts) admit(c net.Conn) *debtor {
-	return &debtor{Conn: c, debts: s, address: addressOf(c), ended: make(chan struct{}), own: debt{at: time.Now()}}
+	return &debtor{Conn: c, debts: s, address: limit.AddressOf(c.RemoteAddr().String()), ended: make(chan struct{}), own: debt{at: time.Now()}}
 }
 
 // Read first waits until what is owed has been paid. The kernel keeps meanwhile
@@ -172,6 +172,17 @@ func (c *debtor) answered(r *http.Request, o *outcome) {
 	}
 }
 
+// settle is called when an answer begins.
+func (c *debtor) settle(code int) {
+	switch code {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests:
+		return
+	}
+	if known, ok := c.Conn.(*counted); ok {
+		known.settle()
+	}
+}
+
 // upgraded says that what is said on c from now on is no request.
 func (c *debtor) upgraded() {
 	c.mu.Lock()
@@ -194,11 +205,16 @@ func (o *outcome) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 func (o *outcome) WriteHeader(code int) {
 	if o.code == 0 && code >= http.StatusOK {
 		o.code = code
+		o.of.settle(code)
 	}
 	o.ResponseWriter.WriteHeader(code)
 }
 
 func (o *outcome) Write(p []byte) (int, error) {
+	if o.code == 0 {
+		o.code = http.StatusOK
+		o.of.settle(o.code)
+	}
 	n, err := o.ResponseWriter.Write(p)
 	o.bytes += int64(n)
 	return n, err
@@ -208,6 +224,7 @@ func (o *outcome) Write(p []byte) (int, error) {
 func (o *outcome) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(o.ResponseWriter).Hijack()
 	if err == nil {
+		o.of.settle(http.StatusSwitchingProtocols)
 		o.of.upgraded()
 	}
 	return conn, rw, err

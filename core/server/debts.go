@@ -1,8 +1,6 @@
 package server
 
 import (
-	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -149,19 +147,4 @@ func (s *debts) hasRoom(now time.Time) bool {
 		}
 	}
 	return len(s.of) < mostAddresses
-}
-
-// addressOf is whom c is from: a host, or a network of IPv6, where each host has as
-// many addresses as it likes.
-func addressOf(c net.Conn) string {
-	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return c.RemoteAddr().String()
-	}
-	address := from.Addr().Unmap().WithZone("")
-	if address.Is4() {
-		return address.String()
-	}
-	network, _ := address.Prefix(64)
-	return network.String()
 }

@@ -333,16 +333,6 @@ func TestAddressesThatOweAreBounded(t *testing.T) {
 	}
 }
 
-func TestHostsOfANetworkOweTogether(t *testing.T) {
-	address := func(ip string) string { return addressOf(endless{from: net.ParseIP(ip)}) }
-	if address("2001:db8::1") != address("2001:db8::ffff") || address("2001:db8::1") == address("2001:db8:0:1::1") {
-		t.Error("a network of IPv6 is not one")
-	}
-	if address("10.0.0.1") != "10.0.0.1" || address("::ffff:10.0.0.1") != "10.0.0.1" || address("10.0.0.2") == "10.0.0.1" {
-		t.Error("addresses of IPv4 are not told apart")
-	}
-}
-
 // told is whom a server delays.
 func told(o *Options) <-chan string {
 	by := make(chan string, 1)
