@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,8 +51,8 @@ func TestWhatFlightsBringIsFreedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var freed []int
 		n := 0
-		idle := 0
-		f := Flights[int]{Free: func(v int) { freed = append(freed, v) }, Idle: func() { idle++ }}
+		var idle atomic.Int32
+		f := Flights[int]{Free: func(v int) { freed = append(freed, v) }, Idle: func() { idle.Add(1) }}
 		fetch := func() (int, error) {
 			n++
 			v := n
@@ -64,12 +65,13 @@ func TestWhatFlightsBringIsFreedOnce(t *testing.T) {
 		if done(); err == nil {
 			t.Error("waited for a flight that took longer")
 		}
-		if idle > 0 {
+		if idle.Load() > 0 {
 			t.Error("idle while the flight has yet to land")
 		}
 		<-time.After(time.Second)
-		if idle != 1 {
-			t.Errorf("idle %d times when it had landed with nobody waiting", idle)
+		synctest.Wait()
+		if n := idle.Load(); n != 1 {
+			t.Errorf("idle %d times when it had landed with nobody waiting", n)
 		}
 		got, done, err := f.Hold(t.Context(), fetch)
 		if err != nil || got != 2 || len(freed) != 1 {
