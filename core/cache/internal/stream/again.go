@@ -34,6 +34,10 @@ const (
 	wantedDelay = time.Second
 	// longestPause bounds what upstream may ask for.
 	longestPause = time.Minute
+	// doubt is for how long a collection that could be read goes on though upstream says
+	// that we have no right to it. An API server that starts says so of everybody, until
+	// it knows what they may.
+	doubt = 15 * time.Second
 	// shortWatch is in how much time a watch that says nothing has failed: the
 	// reflector's own bound.
 	shortWatch = time.Second
@@ -54,6 +58,11 @@ func isPassing(err error) bool {
 		return false
 	}
 	return true
+}
+
+// isRefusal reports whether err says that we have no right to what we ask for.
+func isRefusal(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
 }
 
 // delays grow from one failure to the next.
@@ -127,13 +136,21 @@ func (s *Stream) paused() error {
 // does not mend.
 func (s *Stream) insist(ctx context.Context, isPassing func(error) bool, send func() error) error {
 	var d delays
+	var refused time.Time // since when
 	for {
 		if left, _ := s.pause(); left > 0 && !rest(ctx, left) {
 			return ctx.Err()
 		}
 		err := send()
 		s.arrives.Store(err == nil)
-		if err == nil || ctx.Err() != nil || !isPassing(err) {
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return err
+		case isRefusal(err) && s.State() != nil && (refused.IsZero() || s.now().Sub(refused) < doubt):
+			if refused.IsZero() {
+				refused = s.now()
+			}
+		case !isPassing(err):
 			return err
 		}
 		s.log.V(1).Info("upstream is asked again later", "resource", s.Schema.Resource.Resource, "reason", err.Error())

@@ -170,6 +170,7 @@ func TestStreamsGoOnWhereTheyWere(t *testing.T) {
 		"unavailable":    {io.EOF, []reply{refuses(http.StatusServiceUnavailable, ""), refuses(http.StatusBadGateway, "")}},
 		"failing":        {io.EOF, []reply{refuses(http.StatusInternalServerError, ""), refuses(http.StatusGatewayTimeout, "")}},
 		"opens-and-ends": {io.EOF, []reply{sends("", io.EOF), sends("", io.ErrUnexpectedEOF), sends("", errLost)}},
+		"starting":       {io.EOF, []reply{refuses(http.StatusForbidden, ""), refuses(http.StatusUnauthorized, ""), refuses(http.StatusForbidden, "")}},
 		"half-an-event":  {io.EOF, []reply{sends(`{"type":"MODIFIED","obj`, errLost)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -191,6 +192,21 @@ func TestStreamsGoOnWhereTheyWere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRefusalsThatLastAreBelieved has the proxy lose its rights to a collection.
+func TestRefusalsThatLastAreBelieved(t *testing.T) {
+	l := &line{says: []reply{sends(initial, io.EOF), refuses(http.StatusForbidden, "")}, silent: true}
+	along(t, l, func(t *testing.T, s *Stream) {
+		begun := time.Now()
+		<-s.Done()
+		if took := time.Since(begun); took < doubt || took > 3*doubt {
+			t.Errorf("believed after %v, want %v", took, doubt)
+		}
+		if !apierrors.IsForbidden(s.Err()) {
+			t.Errorf("ended by %v", s.Err())
+		}
+	})
 }
 
 // TestCollectionsAreListedWhereTheyCannotBeStreamed has upstream not know how to send
