@@ -27,7 +27,7 @@ type suiteCase struct {
 	// proxy that keeps one does not.
 	whole bool
 	// stale cases want reads at resourceVersion=0 to be no newer than the last
-	// write.
+	// write, whatever was read since. So proxies that have begun learn nothing more.
 	stale bool
 	// newest cases write, and read but the newest version of one object, which is
 	// upstream's to tell. They are run where they might show something.

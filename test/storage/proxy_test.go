@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type proxy struct {
 	t        *testing.T
 	upstream *httptest.Server
 	lag      time.Duration
+	frozen   atomic.Bool
 	server   *httptest.Server
 	chain    pipeline.Switch
 	end      func() // ends the cache that runs
@@ -61,7 +63,7 @@ func (p *proxy) live() {
 		p.t.Fatal(err)
 	}
 	transport := p.upstream.Client().Transport
-	c, err := cache.New(cache.Options{Upstream: late{transport, p.lag}, Base: base, Log: logr.Discard()})
+	c, err := cache.New(cache.Options{Upstream: late{transport, p.lag, &p.frozen}, Base: base, Log: logr.Discard()})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -91,27 +93,41 @@ func (p *proxy) restart() {
 	p.live()
 }
 
-// late delays what watches deliver.
+// late delays what watches deliver. While it is frozen they deliver nothing more, and
+// none begins.
 type late struct {
 	http.RoundTripper
-	lag time.Duration
+	lag    time.Duration
+	frozen *atomic.Bool
 }
 
 func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Query().Get("watch") == "" {
+		return l.RoundTripper.RoundTrip(r)
+	}
+	if l.frozen.Load() {
+		<-r.Context().Done()
+	}
 	res, err := l.RoundTripper.RoundTrip(r)
-	if err == nil && l.lag > 0 && r.URL.Query().Get("watch") != "" {
-		res.Body = lateBody{res.Body, l.lag}
+	if err == nil {
+		res.Body = lateBody{res.Body, r.Context(), l}
 	}
 	return res, err
 }
 
 type lateBody struct {
 	io.ReadCloser
-	lag time.Duration
+	ctx  context.Context
+	late late
 }
 
 func (b lateBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	<-time.After(b.lag)
+	if b.late.lag > 0 {
+		<-time.After(b.late.lag)
+	}
+	if b.late.frozen.Load() {
+		<-b.ctx.Done()
+	}
 	return n, err
 }
