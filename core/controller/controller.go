@@ -129,7 +129,7 @@ func (c *Controller) Start(ctx context.Context) error {
 		wg.Go(func() { k.informer.RunWithContext(ctx) })
 		wg.Go(func() {
 			// A collection may be complete without any event.
-			if cache.WaitForCacheSync(ctx.Done(), k.informer.HasSynced) {
+			if cache.WaitFor(ctx, "", k.informer.HasSyncedChecker()) {
 				c.say(k, "")
 			}
 		})

@@ -41,7 +41,7 @@ func (d *Discovery) Start(ctx context.Context) error {
 	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
-	if cache.WaitForCacheSync(ctx.Done(), slices.HasSynced) {
+	if cache.WaitFor(ctx, "", slices.HasSyncedChecker()) {
 		list() // there may be none
 	}
 	<-ctx.Done()

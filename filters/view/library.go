@@ -155,7 +155,7 @@ func (l *Library) Start(ctx context.Context, again func() error) error {
 	}
 	informers.Start(ctx.Done())
 	defer informers.Shutdown()
-	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+	if !cache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
 		return nil
 	}
 	l.know(labelsOf(informer.GetStore()))
