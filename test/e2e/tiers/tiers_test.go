@@ -17,7 +17,7 @@ import (
 // TestEitherTierCanBeTakenAway kills the proxies of areas, those of nodes and the
 // API server, one after another, and informers at all nodes go on. Before that it
 // measures how long changes take to all readers: through the areas' proxies alone,
-// and through both tiers.
+// through those of nodes alone, and through both tiers.
 func TestEitherTierCanBeTakenAway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; -short was given")
@@ -31,12 +31,13 @@ func TestEitherTierCanBeTakenAway(t *testing.T) {
 		t.Helper()
 		until(t, fmt.Sprintf("at most %d watches %s", len(w.areas), when), func() bool { return w.watches()-own <= len(w.areas) })
 	}
-	w.single()
+	w.areasAlone()
+	w.nodesAlone()
 	w.addNodes()
-	w.inform()
+	w.copies, w.readers, _ = w.inform(w.nodes)
 	w.heard("first")
 	few("at first")
-	w.tell("two tiers", w.deliver(w.readers))
+	w.tell("both tiers", w.deliver(w.readers))
 	few("while they were at work")
 	t.Logf("an area's proxy has %d MiB in memory, a node's %d", resident(w.areas), resident(w.nodes))
 
@@ -61,13 +62,25 @@ func TestEitherTierCanBeTakenAway(t *testing.T) {
 	w.tellBeginnings()
 }
 
-// single measures the areas' proxies alone, with as many readers.
-func (w *world) single() {
+// areasAlone measures the areas' proxies, with as many readers.
+func (w *world) areasAlone() {
 	w.t.Helper()
-	readers, stop := w.read(w.areas, w.size.nodes*(w.perNode-1)/w.size.areas)
+	readers, stop := w.read(w.areas, w.size.nodes*w.perNode/w.size.areas)
 	defer stop()
 	w.equal("at first", readers)
-	w.tell("one tier", w.deliver(readers))
+	w.tell("the areas' proxies alone", w.deliver(readers))
+}
+
+// nodesAlone measures what the areas' proxies are put before: one of the API server's
+// watches for each node.
+func (w *world) nodesAlone() {
+	w.t.Helper()
+	nodes := w.nodesBehind(w.plane.KubeconfigPath())
+	_, readers, stop := w.inform(nodes)
+	w.equal("at first", readers)
+	w.tell("the nodes' proxies alone", w.deliver(readers))
+	stop()
+	kill(nodes)
 }
 
 // without kills some proxies, has a change go round, and starts them again.

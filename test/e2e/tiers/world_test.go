@@ -44,7 +44,7 @@ func sizeOf(t *testing.T) size {
 	if err != nil {
 		t.Fatalf("PORTICO_TIERS: %v", err)
 	}
-	return size{areas: 2, nodes: nodes, perNode: 10, services: 50, changes: 600, every: 50 * time.Millisecond}
+	return size{areas: 2, nodes: nodes, perNode: 10, services: 50, changes: 300, every: 200 * time.Millisecond}
 }
 
 // world is an API server, area proxies in front of it, and node proxies in front of
@@ -85,29 +85,42 @@ func (w *world) addNodes() {
 	if err := k.WriteFile(kubeconfig); err != nil {
 		w.t.Fatal(err)
 	}
-	for n := range w.size.nodes {
-		w.nodes = append(w.nodes, proxy.New(w.t, proxy.Options{Kubeconfig: kubeconfig, Flags: []string{
-			"--server=" + strings.Join(addresses, ","), fmt.Sprintf("--node-name=node-%d", n),
-		}}))
-	}
+	w.nodes = w.nodesBehind(kubeconfig, "--server="+strings.Join(addresses, ","))
 }
 
-// inform starts informers at every node: one of client-go's, and readers.
-func (w *world) inform() {
+// nodesBehind starts nodes' proxies.
+func (w *world) nodesBehind(kubeconfig string, flags ...string) (all []*proxy.Proxy) {
+	w.t.Helper()
+	for n := range w.size.nodes {
+		all = append(all, proxy.New(w.t, proxy.Options{Kubeconfig: kubeconfig, Flags: append(flags, fmt.Sprintf("--node-name=node-%d", n))}))
+	}
+	return all
+}
+
+// inform starts informers at every node until stop: one of client-go's, and readers.
+func (w *world) inform(nodes []*proxy.Proxy) (copies []listers.ServiceLister, readers []*reader, stop func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	for _, p := range w.nodes {
+	stops := []func(){cancel}
+	for _, p := range nodes {
 		cfg := p.Config(w.plane.Token("admin"))
 		cfg.UserAgent = "informer"
 		// As readers do: each format is a collection, and so a watch, of its own.
 		cfg.ContentType = "application/json"
 		f := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(cfg), 0)
-		w.copies = append(w.copies, f.Core().V1().Services().Lister())
+		copies = append(copies, f.Core().V1().Services().Lister())
 		f.Start(ctx.Done())
-		w.t.Cleanup(f.Shutdown)
+		stops = append(stops, f.Shutdown)
 	}
-	w.t.Cleanup(cancel)
-	w.readers, _ = w.read(w.nodes, w.perNode-1)
+	readers, end := w.read(nodes, w.perNode-1)
+	stops = append(stops, end)
+	stop = sync.OnceFunc(func() {
+		for _, end := range stops {
+			end()
+		}
+	})
+	w.t.Cleanup(stop)
+	return copies, readers, stop
 }
 
 // read starts readers at each of some proxies.
