@@ -54,7 +54,7 @@ func sameSize(b *testing.B, before int64, read func() int64) int64 {
 	return got
 }
 
-func mustRead(b *testing.B, c *client, q question) int64 {
+func mustRead(b *testing.B, c asker, q question) int64 {
 	b.Helper()
 	n, err := c.read(b.Context(), q)
 	if err != nil {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +25,8 @@ func BenchmarkMemory(b *testing.B) {
 	bed.warm(b)
 	b.Run("get", bed.memoryGet)
 	b.Run("session-get", bed.sessionGet)
+	b.Run("raw-get", bed.rawGet)
+	b.Run("raw-session-get", bed.rawSessionGet)
 	b.Run("net-get", bed.netGet)
 	b.Run("net-session-get", bed.netSessionGet)
 	b.Run("list", bed.memoryList)
@@ -134,7 +137,10 @@ const (
 
 // memoryGet fetches one pod at any version at a steady rate, whatever the
 // answers take.
-func (t *bed) memoryGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion) }
+func (t *bed) memoryGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion, asClient) }
+
+// rawGet is memoryGet by raw readers.
+func (t *bed) rawGet(b *testing.B) { t.getSteadily(b, t.proxied, anyVersion, asRaw) }
 
 // netServer has net/http serve HTTP/2.
 const netServer = "--own-http2=false"
@@ -146,7 +152,7 @@ func (t *bed) netGet(b *testing.B) {
 	for t.servedBy(b, c, question{path: t.objects.one() + anyVersion, accept: asProtobuf}) != "cache" {
 		<-time.After(100 * time.Millisecond)
 	}
-	t.getSteadily(b, fresh, anyVersion)
+	t.getSteadily(b, fresh, anyVersion, asClient)
 }
 
 // sessions has all reads of pods in session mode.
@@ -161,12 +167,15 @@ spec:
 
 // sessionGet fetches one pod at its newest version, which for the proxy is what
 // was last written through it.
-func (t *bed) sessionGet(b *testing.B) { t.inSession(b) }
+func (t *bed) sessionGet(b *testing.B) { t.inSession(b, asClient) }
+
+// rawSessionGet is sessionGet by raw readers.
+func (t *bed) rawSessionGet(b *testing.B) { t.inSession(b, asRaw) }
 
 // netSessionGet is sessionGet from a proxy whose HTTP/2 is net/http's.
-func (t *bed) netSessionGet(b *testing.B) { t.inSession(b, netServer) }
+func (t *bed) netSessionGet(b *testing.B) { t.inSession(b, asClient, netServer) }
 
-func (t *bed) inSession(b *testing.B, flags ...string) {
+func (t *bed) inSession(b *testing.B, as connects, flags ...string) {
 	b.Helper()
 	dir := b.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "sessions.yaml"), []byte(sessions), 0o600); err != nil {
@@ -177,16 +186,26 @@ func (t *bed) inSession(b *testing.B, flags ...string) {
 	for t.servedBy(b, c, question{path: t.objects.one(), accept: asProtobuf}) != "cache" {
 		<-time.After(100 * time.Millisecond)
 	}
-	t.getSteadily(b, fresh, "")
+	t.getSteadily(b, fresh, "", as)
 }
 
-func (t *bed) getSteadily(b *testing.B, proxied road, query string) {
+// An asker has a connection.
+type asker interface {
+	read(context.Context, question) (int64, error)
+}
+
+type connects func(*testing.B, road) asker
+
+func asClient(b *testing.B, r road) asker { b.Helper(); return r.client(b) }
+func asRaw(b *testing.B, r road) asker    { b.Helper(); return r.raw(b) }
+
+func (t *bed) getSteadily(b *testing.B, proxied road, query string, as connects) {
 	b.Helper()
 	q := question{path: t.objects.one() + query, accept: asProtobuf}
 	var took, spent [2]sample
 	for b.Loop() {
 		for i, r := range []road{t.direct, proxied} {
-			idle := idleClients(b, r, q)
+			idle := idleClients(b, func() asker { return as(b, r) }, q)
 			used := r.measure(b, func() { took[i] = append(took[i], steadyGets(b, idle, q)...) })
 			spent[i].add(used.server.Seconds() * 1e3 / (openRate * openTime.Seconds()))
 		}
@@ -200,11 +219,11 @@ func (t *bed) getSteadily(b *testing.B, proxied road, query string) {
 }
 
 // idleClients are connected.
-func idleClients(b *testing.B, r road, q question) chan *client {
+func idleClients(b *testing.B, connect func() asker, q question) chan asker {
 	b.Helper()
-	idle := make(chan *client, openClients)
+	idle := make(chan asker, openClients)
 	for range openClients {
-		c := r.client(b)
+		c := connect()
 		mustRead(b, c, q)
 		idle <- c
 	}
@@ -213,7 +232,7 @@ func idleClients(b *testing.B, r road, q question) chan *client {
 
 // steadyGets sends requests when they are due, whatever became of those before,
 // and returns how long answers took.
-func steadyGets(b *testing.B, idle chan *client, q question) sample {
+func steadyGets(b *testing.B, idle chan asker, q question) sample {
 	b.Helper()
 	var took sample
 	var mu sync.Mutex
