@@ -26,13 +26,14 @@ func newAcquaintances() *acquaintances {
 	return &acquaintances{seed: maphash.MakeSeed(), young: map[uint64]struct{}{}}
 }
 
-// of is the credential that r bears, or 0.
+// of is the credential that r bears, or 0. What the API server does not take for one
+// leaves a caller as unknown as nothing.
 func (a *acquaintances) of(r *http.Request) uint64 {
-	values := r.Header["Authorization"]
-	if len(values) == 0 {
+	token := TokenOf(r)
+	if token == "" {
 		return 0
 	}
-	return maphash.String(a.seed, values[0])
+	return maphash.String(a.seed, token)
 }
 
 func (a *acquaintances) know(credential uint64) bool {
@@ -49,16 +50,18 @@ func (a *acquaintances) know(credential uint64) bool {
 	return young || other
 }
 
-// learn takes note of what the API server said to who bears a credential.
-func (a *acquaintances) learn(credential uint64, status int) {
+// learn takes note of what the API server said to r, whose credential that is. Some
+// answers say nothing: it refuses what it cannot read, or has no time for, before it
+// looks who asks, and lets browsers ask without (WithCORS, OPTIONS).
+func (a *acquaintances) learn(r *http.Request, credential uint64, status int) {
 	switch {
-	case credential == 0 || status >= http.StatusInternalServerError:
+	case credential == 0:
 	case status == http.StatusUnauthorized:
 		a.mu.Lock()
 		delete(a.young, credential)
 		delete(a.others, credential)
 		a.mu.Unlock()
-	case !a.know(credential):
+	case r.Method != http.MethodOptions && (status/100 == 2 || status == http.StatusForbidden) && !a.know(credential):
 		a.add(credential)
 	}
 }

@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -16,13 +17,16 @@ func TestStrangersDoNotCloseOthersConnections(t *testing.T) {
 			w.Header().Set("Connection", "close")
 		}
 		w.Header().Set("From", r.RemoteAddr)
-		if credential != good && credential != "" {
+		switch {
+		case r.URL.Query().Has("timeout"):
+			w.WriteHeader(http.StatusBadRequest) // whoever asks
+		case credential != good && strings.HasPrefix(credential, "Bearer b"):
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
 	u, proxy := before(t, configOf(srv))
-	ask := func(credential string) (from string) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, proxy.URL+"/version", nil)
+	send := func(method, path, credential string) (from string) {
+		r, err := http.NewRequestWithContext(t.Context(), method, proxy.URL+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,25 +40,35 @@ func TestStrangersDoNotCloseOthersConnections(t *testing.T) {
 		res.Body.Close()
 		return res.Header.Get("From")
 	}
+	ask := func(credential string) string { return send(http.MethodGet, "/version", credential) }
 	ask(good) // and is known from then on
 	mine := ask(good)
 	for i := range 5 {
 		ask("")
-		ask(fmt.Sprint("Bearer bad-", i))
+		bad := fmt.Sprint("Bearer bad-", i)
+		ask(bad)
+		send(http.MethodGet, "/version?timeout=abc", bad)
+		send(http.MethodOptions, "/version", bad)
+		ask(bad)
+		for range 2 {
+			ask("Basic YTpi") // which the API server takes for nobody's, and answers
+			ask("Bearer  two-spaces")
+		}
 		if err := u.Ready(&http.Request{}); err != nil {
 			t.Error(err)
 		}
 		if got := ask(good); got != mine {
-			t.Errorf("after %d strangers: from %s, want from %s as before", 2*(i+1), got, mine)
+			t.Errorf("after strangers came %d times: from %s, want from %s as before", i+1, got, mine)
 		}
 	}
 }
 
 func TestAcquaintancesAreForgottenInTime(t *testing.T) {
 	a := newAcquaintances()
-	a.learn(1, http.StatusForbidden)
+	r := &http.Request{Method: http.MethodGet}
+	a.learn(r, 1, http.StatusForbidden)
 	for id := range uint64(3 * mostAcquaintances) {
-		a.learn(id+2, http.StatusOK)
+		a.learn(r, id+2, http.StatusOK)
 		if !a.know(1) {
 			t.Fatalf("who is in use is forgotten after %d others", id)
 		}
@@ -65,10 +79,10 @@ func TestAcquaintancesAreForgottenInTime(t *testing.T) {
 	if a.know(2) {
 		t.Error("who was not heard of for long is still known")
 	}
-	if a.learn(1, http.StatusUnauthorized); a.know(1) {
+	if a.learn(r, 1, http.StatusUnauthorized); a.know(1) {
 		t.Error("who is no longer let in is still known")
 	}
-	if a.learn(0, http.StatusOK); a.know(0) {
+	if a.learn(r, 0, http.StatusOK); a.know(0) {
 		t.Error("who says not who he is is known")
 	}
 }

@@ -280,7 +280,7 @@ func (l leg) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	res, err := pool.RoundTrip(r)
 	if err == nil {
-		l.learn(credential, res.StatusCode)
+		l.learn(r, credential, res.StatusCode)
 	}
 	return res, err
 }
