@@ -163,6 +163,12 @@ func isUpgrade(r *http.Request) bool {
 	return len(r.Header["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade")
 }
 
+// mayUpgrade reports whether an upgrade can be meant. Of collections and objects the
+// API server overlooks it, and answers.
+func mayUpgrade(info *request.RequestInfo) bool {
+	return !info.IsResourceRequest || info.Subresource != "" || info.Verb == "watch" || info.Verb == "proxy"
+}
+
 // switching is the answer to one of these. What goes on may take as long as it likes.
 type switching struct {
 	http.ResponseWriter
@@ -231,7 +237,7 @@ func kindOf(r *http.Request) kind {
 	switch {
 	case !ok:
 		return ordinary
-	case isUpgrade(r):
+	case isUpgrade(r) && mayUpgrade(info):
 		return streams
 	case info.IsResourceRequest && info.Resource == "nodes" && info.Subresource == "status" && r.Method != http.MethodGet:
 		return vital

@@ -57,3 +57,22 @@ func TestUpgradesAreCutOnlyIfRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestUpgradesCountAsStreamsWhereTheyAreMeant has callers add headers that the API
+// server overlooks.
+func TestUpgradesCountAsStreamsWhereTheyAreMeant(t *testing.T) {
+	for path, want := range map[string]kind{
+		"/api/v1/pods":                       lists,
+		"/api/v1/namespaces/shop/pods/web":   ordinary,
+		"/api/v1/pods?watch=true":            streams,
+		"/api/v1/namespaces/shop/pods/a/log": streams,
+		console:                              streams,
+	} {
+		_, r := from(t, "10.0.0.9", "", path)
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+		if got := kindOf(r); got != want {
+			t.Errorf("%s counts as %s, want %s", path, got, want)
+		}
+	}
+}
