@@ -67,6 +67,9 @@ func (o *Options) selfSign(lasts time.Duration) error {
 // have to be told of another.
 const tenYears = 10 * 365 * 24 * time.Hour
 
+// clocksDiffer is by how much, at most, for a certificate to hold at once.
+const clocksDiffer = time.Hour
+
 // newCertificate returns a certificate with that of its authority, of which
 // nobody has the key any more, and its own key. The keys are of an elliptic curve:
 // to sign with one takes a server far less time than with RSA, at each handshake.
@@ -79,7 +82,8 @@ func (o *Options) newCertificate(lasts time.Duration) (crt, key []byte, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	ca, err := cert.NewSelfSignedCACert(cert.Config{CommonName: fmt.Sprintf("%s-ca@%d", host, time.Now().Unix())}, caKey)
+	now := time.Now()
+	ca, err := cert.NewSelfSignedCACert(cert.Config{CommonName: fmt.Sprintf("%s-ca@%d", host, now.Unix()), NotBefore: now.Add(-clocksDiffer)}, caKey)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,7 +121,7 @@ func (o *Options) leaf(host string) *x509.Certificate {
 	}
 	return &x509.Certificate{
 		Subject:               pkix.Name{CommonName: host},
-		NotBefore:             time.Now().Add(-time.Hour).UTC(), // clocks differ
+		NotBefore:             time.Now().Add(-clocksDiffer).UTC(),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,

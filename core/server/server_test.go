@@ -117,8 +117,18 @@ func TestSelfSignedCertificateIsKept(t *testing.T) {
 		}
 		return string(data)
 	}
-	if first, second := read(), read(); first != second {
+	first, second := read(), read()
+	if first != second {
 		t.Error("clients that trusted the first certificate no longer do")
+	}
+	chain, err := cert.ParseCertsPEM([]byte(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range chain {
+		if c.NotBefore.After(time.Now().Add(-clocksDiffer + time.Minute)) {
+			t.Errorf("%s begins at %v: clients whose clocks are behind do not trust it", c.Subject, c.NotBefore)
+		}
 	}
 	if info, err := os.Stat(filepath.Join(dir, "portico.key")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key: %v, %v", info, err)
