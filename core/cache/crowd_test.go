@@ -2,15 +2,18 @@ package cache_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -52,6 +55,54 @@ func TestStalledWatcherHarmsNobody(t *testing.T) {
 	for _, s := range p.cache.Streams() {
 		if s.EventBytes > 8<<20 {
 			t.Errorf("history of %d bytes", s.EventBytes)
+		}
+	}
+}
+
+// reading is a client that reads, and notes how long it is given for that.
+type reading struct {
+	*httptest.ResponseRecorder
+	given  []time.Duration
+	synced func()
+}
+
+func (r *reading) SetWriteDeadline(t time.Time) error {
+	r.given = append(r.given, time.Until(t))
+	return nil
+}
+
+func (r *reading) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("initial-events-end")) {
+		r.synced()
+	}
+	return len(p), nil
+}
+
+// TestWatchersAreNotWaitedForWhileTheyAreSentTheState gives a watcher as long as the
+// watch for what happens, but not for what was there when it began.
+func TestWatchersAreNotWaitedForWhileTheyAreSentTheState(t *testing.T) {
+	d := direct(t)
+	d.AddNamespace("unread")
+	p := newProxy(t, nothingRefused)
+	const path = "/api/v1/namespaces/unread/configmaps"
+	for i := range 3 {
+		d.Write(http.MethodPost, path, object{"metadata": object{"name": fmt.Sprint("c-", i)}, "data": object{"fill": strings.Repeat("x", 100<<10)}})
+	}
+	p.warm(path, cachetest.JSON)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet,
+		path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=36000", nil)
+	w := &reading{ResponseRecorder: httptest.NewRecorder()}
+	sent := 0
+	w.synced = func() { sent = len(w.given); cancel() }
+	p.handler.ServeHTTP(w, r)
+	if sent < 3 {
+		t.Fatalf("given %v", w.given)
+	}
+	for i, d := range w.given[:sent] {
+		if short := d < 2*time.Minute; short != (i > 0 && i < sent-1) {
+			t.Errorf("given %v", w.given[:sent])
 		}
 	}
 }

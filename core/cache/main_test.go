@@ -76,6 +76,7 @@ func direct(t testing.TB) *cachetest.Door {
 // proxy is a cache in front of the API server.
 type proxy struct {
 	*cachetest.Door
+	handler  http.Handler
 	t        testing.TB
 	config   *rest.Config
 	cache    *cache.Cache
@@ -314,7 +315,8 @@ func startProxy(t testing.TB, cfg *rest.Config, change func(*cache.Options)) (p 
 		return nil
 	})
 	chain := pipeline.Chain(noop.NewTracerProvider().Tracer(""), last, grant{p.cache}, p.cache)
-	server := httptest.NewUnstartedServer(&pipeline.Server{Handler: chain, Log: logr.Discard()})
+	p.handler = &pipeline.Server{Handler: chain, Log: logr.Discard()}
+	server := httptest.NewUnstartedServer(p.handler)
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})

@@ -24,6 +24,7 @@ type timely struct {
 	w       io.Writer
 	rc      *http.ResponseController
 	renewal time.Time // the next one
+	over    bool      // whatever still comes has all the time there is
 }
 
 func newTimely(w http.ResponseWriter) *timely {
@@ -42,9 +43,17 @@ func (t *timely) Write(p []byte) (n int, err error) {
 }
 
 func (t *timely) renew() {
-	if now := time.Now(); !now.Before(t.renewal) {
+	if now := time.Now(); !t.over && !now.Before(t.renewal) {
 		t.renewal = now.Add(writeRenewal)
 		_ = t.rc.SetWriteDeadline(now.Add(writePatience))
+	}
+}
+
+// end has what still comes take until a time.
+func (t *timely) end(until time.Time) {
+	t.over = true
+	if !t.renewal.IsZero() {
+		_ = t.rc.SetWriteDeadline(until)
 	}
 }
 

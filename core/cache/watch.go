@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -122,6 +123,8 @@ type follower struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	out     *bufio.Writer // nil while nothing waits to be flushed
+	to      io.Writer     // where that goes
+	until   time.Time     // when the connection is done with
 	rc      *http.ResponseController
 	scratch []byte
 
@@ -169,12 +172,13 @@ func (a *answer) follow(at stream.Cursor, begun uint64) *follower {
 	if a.provesProgress() {
 		a.w.Header().Set(stream.ProgressHeader, stream.ProgressOnDemand)
 	}
-	f := &follower{answer: a, at: at, begun: begun, reached: begun, rc: http.NewResponseController(a.w)}
+	f := &follower{answer: a, to: a.w, at: at, begun: begun, reached: begun, rc: http.NewResponseController(a.w)}
 	f.ctx, f.cancel = a.lasting()
 	f.pulse = time.NewTimer(time.Hour)
 	f.schedule()
 	deadline, _ := f.ctx.Deadline()
-	_ = f.rc.SetWriteDeadline(deadline.Add(stallPatience))
+	f.until = deadline.Add(stallPatience)
+	_ = f.rc.SetWriteDeadline(f.until)
 	a.w.WriteHeader(http.StatusOK)
 	_ = f.rc.Flush()
 	a.entry.watchers.Add(1)
@@ -243,8 +247,15 @@ func (f *follower) catchUp(p *proof) {
 }
 
 // sendState sends every object that is asked for. It reports false if the
-// client is gone.
+// client is gone. One that stopped reading would keep all that was there then: it has
+// as long as for a list.
 func (f *follower) sendState(at stream.Snapshot) bool {
+	slow := newTimely(f.w)
+	f.to = slow
+	defer func() {
+		f.to = f.w
+		slow.end(f.until)
+	}()
 	if key, ok := f.single(f.entry.Schema); ok {
 		return f.sendAdded(at.Get(key))
 	}
@@ -447,7 +458,7 @@ var watchBuffers = newWriterPool(32 << 10)
 
 func (f *follower) hold() {
 	if f.out == nil {
-		f.out = watchBuffers.get(f.w)
+		f.out = watchBuffers.get(f.to)
 	}
 }
 
