@@ -93,7 +93,7 @@ func EndsInitialEvents(raw []byte) bool {
 
 // ResponseVersion returns the resourceVersion of the object that a write was
 // answered with, in either format, or 0 if there is none: a Status has none,
-// and a list's is not that of its items.
+// and a list's, or a Table's, is not that of its items.
 func ResponseVersion(body []byte) uint64 {
 	f, raw := JSON, body
 	if bytes.HasPrefix(body, envelope) {
@@ -104,6 +104,8 @@ func ResponseVersion(body []byte) uint64 {
 		f, raw = Protobuf, inner
 	} else if _, isList := member(body, "items"); isList {
 		return 0
+	} else if _, isTable := member(body, "rows"); isTable {
+		return 0 // and may be a list's
 	}
 	rv, err := BookmarkResourceVersion(f, raw)
 	if err != nil {

@@ -367,3 +367,17 @@ func TestLargeObjectsAreRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestOnlyObjectsTellWhatWasWritten(t *testing.T) {
+	for body, want := range map[string]uint64{
+		`{"kind":"Pod","metadata":{"resourceVersion":"7"}}`:                7,
+		`{"kind":"Status","metadata":{},"status":"Success"}`:               0,
+		`{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":[]}`: 0,
+		`{"kind":"Table","metadata":{"resourceVersion":"7"},"rows":[]}`:    0,
+		`not JSON`: 0,
+	} {
+		if got := ResponseVersion([]byte(body)); got != want {
+			t.Errorf("%s tells of %d, want %d", body, got, want)
+		}
+	}
+}
