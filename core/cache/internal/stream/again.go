@@ -136,7 +136,7 @@ func (s *Stream) paused() error {
 // does not mend.
 func (s *Stream) insist(ctx context.Context, isPassing func(error) bool, send func() error) error {
 	var d delays
-	var refused time.Time // since when
+	var refused time.Time // since when nothing else was said
 	for {
 		if left, _ := s.pause(); left > 0 && !rest(ctx, left) {
 			return ctx.Err()
@@ -146,11 +146,15 @@ func (s *Stream) insist(ctx context.Context, isPassing func(error) bool, send fu
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return err
-		case isRefusal(err) && s.State() != nil && (refused.IsZero() || s.now().Sub(refused) < doubt):
-			if refused.IsZero() {
-				refused = s.now()
+		case !isRefusal(err):
+			refused = time.Time{}
+			if !isPassing(err) {
+				return err
 			}
-		case !isPassing(err):
+		case refused.IsZero() && s.State() != nil:
+			refused = s.now()
+			d.reset()
+		case refused.IsZero() || s.now().Sub(refused) >= doubt:
 			return err
 		}
 		s.log.V(1).Info("upstream is asked again later", "resource", s.Schema.Resource.Resource, "reason", err.Error())

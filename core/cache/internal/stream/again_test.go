@@ -171,6 +171,7 @@ func TestStreamsGoOnWhereTheyWere(t *testing.T) {
 		"failing":        {io.EOF, []reply{refuses(http.StatusInternalServerError, ""), refuses(http.StatusGatewayTimeout, "")}},
 		"opens-and-ends": {io.EOF, []reply{sends("", io.EOF), sends("", io.ErrUnexpectedEOF), sends("", errLost)}},
 		"starting":       {io.EOF, []reply{refuses(http.StatusForbidden, ""), refuses(http.StatusUnauthorized, ""), refuses(http.StatusForbidden, "")}},
+		"starting-twice": {io.EOF, []reply{refuses(http.StatusForbidden, ""), refuses(http.StatusServiceUnavailable, "20"), refuses(http.StatusForbidden, "")}},
 		"half-an-event":  {io.EOF, []reply{sends(`{"type":"MODIFIED","obj`, errLost)}},
 	} {
 		t.Run(name, func(t *testing.T) {
