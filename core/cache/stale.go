@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -225,8 +226,11 @@ func (c *Cache) tellUnknown(gr schema.GroupResource) {
 		if err != nil {
 			return // the next one will find out
 		}
+		// What is loaded later is compared with what was told.
+		ctx, cancel := context.WithTimeout(s.ctx, catchUpPatience)
+		defer cancel()
 		for _, e := range all {
-			if st := e.Loaded(s.ctx); st != nil && st.Applied < now {
+			if st := e.Loaded(ctx); st != nil && st.Applied < now {
 				e.CatchUp(now)
 			}
 		}
