@@ -251,7 +251,8 @@ func (s *streams) end(k streamKey, e *entry) {
 		s.sayTooLarge(k)
 	default:
 		s.closed[k] = time.Now().Add(retryRefused)
-		if !apierrors.IsForbidden(err) { // which is about a part only
+		// A refusal is about a part only, or about us.
+		if !apierrors.IsForbidden(err) && !apierrors.IsUnauthorized(err) {
 			s.drop(k.gvr) // it may come back as another
 		}
 	}
