@@ -99,6 +99,7 @@ type counter struct {
 	hasty    atomic.Bool                   // loses what comes before such a proof
 	gone     atomic.Bool                   // nobody answers, though what is open stays open
 	late     atomic.Bool                   // what it is asked takes too long
+	unknown  atomic.Bool                   // upstream knows no longer who asks
 	pausing  atomic.Bool                   // somebody on the way wants to be asked in a minute
 	code     atomic.Int32                  // is what callers are answered, if not 0
 }
@@ -185,6 +186,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if c.late.Load() {
 		return nil, context.DeadlineExceeded
+	}
+	if c.unknown.Load() {
+		return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
 	}
 	if c.pausing.Load() {
 		return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"60"}}, Body: http.NoBody}, nil

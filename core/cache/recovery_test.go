@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/portico-proxy/portico/core/cache"
+	"github.com/portico-proxy/portico/core/cache/cachetest"
 	"github.com/portico-proxy/portico/core/pipeline"
 )
 
@@ -197,5 +198,20 @@ func readMissing(t *testing.T, query string, lost bool) {
 	}
 	if from["200 cache"] < clients-1 {
 		t.Errorf("answered %v", from)
+	}
+}
+
+// TestRefusalOfOneStreamSparesOthers has an API server that has just started know
+// nobody, and somebody ask for what is in memory in another format.
+func TestRefusalOfOneStreamSparesOthers(t *testing.T) {
+	p := newProxy(t, nothingRefused)
+	const path = "/api/v1/namespaces/default/services"
+	p.warm(path, cachetest.Protobuf)
+	before := p.upstream.requests.Load()
+	p.upstream.unknown.Store(true)
+	p.Get(path+"?resourceVersion=0", cachetest.JSON)
+	until(t, func() bool { return p.upstream.requests.Load() > before && len(p.cache.Streams()) < 2 })
+	if got := p.Get(path+"?resourceVersion=0", cachetest.Protobuf); got.ServedBy() != "cache" {
+		t.Errorf("what was in memory is answered by %q", got.ServedBy())
 	}
 }
