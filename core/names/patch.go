@@ -11,8 +11,8 @@ import (
 )
 
 // Operations returns a JSON patch of an object of a resource as it is sent to the
-// API server. What would carry the cluster's name of a namespace from one place to
-// another, or cannot be told to be one, is refused.
+// API server. What would carry a value from or to a place, where it would be read by
+// other names, or cannot be told to be one, is refused.
 func (m *Mapping) Operations(r schema.GroupResource, patch []byte) ([]byte, error) {
 	var operations []map[string]json.RawMessage
 	if json.Unmarshal(patch, &operations) != nil {
@@ -40,8 +40,9 @@ func (e edit) operation(o map[string]json.RawMessage) error {
 		if err != nil {
 			return err
 		}
-		if from != nil && from != at {
-			return apierrors.NewBadRequest("the patch copies or moves a value that names a namespace: write the value itself")
+		// Only what lay at the same place before has the cluster's names already.
+		if from != at {
+			return apierrors.NewBadRequest("the patch copies or moves a value from or to where a namespace is named: write the value itself")
 		}
 	}
 	if at == nil || o["value"] == nil {

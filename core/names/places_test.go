@@ -114,6 +114,7 @@ func TestTokensAreNotShown(t *testing.T) {
 func TestPatchesOfOperationsAreMapped(t *testing.T) {
 	bindings := schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: "rolebindings"}
 	policies := schema.GroupResource{Group: "networking.k8s.io", Resource: "networkpolicies"}
+	deployments := schema.GroupResource{Group: "apps", Resource: "deployments"}
 	for _, tt := range []struct {
 		resource    schema.GroupResource
 		patch, want string
@@ -126,6 +127,25 @@ func TestPatchesOfOperationsAreMapped(t *testing.T) {
 		{bindings, `[{"from":"/metadata/namespace","op":"copy","path":"/metadata/labels/a"}]`, ""},
 		{bindings, `[{"from":"/metadata","op":"copy","path":"/data"}]`, ""},
 		{bindings, `[{"from":"/metadata/labels/a","op":"copy","path":"/metadata/labels/b"}]`, `[{"from":"/metadata/labels/a","op":"copy","path":"/metadata/labels/b"}]`},
+		{bindings, `[{"from":"/subjects/0/name","op":"copy","path":"/subjects/1/namespace"}]`, ""},
+		{bindings, `[{"from":"/metadata/annotations/x","op":"copy","path":"/metadata/namespace"}]`, ""},
+		{bindings, `[{"from":"/metadata/annotations/x","op":"move","path":"/subjects/0/namespace"}]`, ""},
+		{bindings, `[{"from":"/metadata/annotations/x","op":"copy","path":"/subjects/0/name"}]`, ""},
+		{bindings, `[{"from":"/subjects/0/0","op":"move","path":"/subjects/1"}]`, ""},
+		{bindings, `[{"from":"/roleRef","op":"copy","path":"/subjects/-"}]`, ""},
+		{bindings, `[{"from":"/roleRef","op":"copy","path":"/subjects/-1"}]`, ""},
+		{bindings, `[{"from":"/metadata/labels","op":"copy","path":"/metadata"}]`, ""},
+		{bindings, `[{"from":"/metadata/labels","op":"copy","path":""}]`, ""},
+		{deployments, `[{"op":"add","path":"/metadata/annotations/x","value":"kube-system"},{"from":"/metadata/annotations/x","op":"copy","path":"/spec/template/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/namespaces/0"}]`, ""},
+		{deployments, `[{"from":"/metadata/annotations","op":"copy","path":"/spec/template/spec/affinity"}]`, ""},
+		{deployments, `[{"from":"/metadata/labels","op":"move","path":"/spec/template/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/namespaceSelector/matchLabels"}]`, ""},
+		{deployments, `[{"from":"/spec/template/spec/affinity/podAffinity","op":"copy","path":"/spec/template/spec/affinity/podAntiAffinity"}]`, ""},
+		{deployments, `[{"from":"/spec/template/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0","op":"copy","path":"/spec/template/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/-"}]`, `[{"from":"/spec/template/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0","op":"copy","path":"/spec/template/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/-"}]`},
+		{deployments, `[{"from":"/spec/template/spec/containers/0","op":"copy","path":"/spec/template/spec/containers/-"}]`, `[{"from":"/spec/template/spec/containers/0","op":"copy","path":"/spec/template/spec/containers/-"}]`},
+		{deployments, `[{"from":"/metadata/labels","op":"copy","path":"/spec/template/metadata/labels"}]`, `[{"from":"/metadata/labels","op":"copy","path":"/spec/template/metadata/labels"}]`},
+		{policies, `[{"from":"/metadata/labels/x","op":"copy","path":"/spec/egress/0/to/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name"}]`, ""},
+		{policies, `[{"from":"/spec/podSelector","op":"copy","path":"/spec/ingress/0/from/0/namespaceSelector"}]`, ""},
+		{policies, `[{"op":"remove","path":"/spec/ingress/0/from/0/namespaceSelector/matchExpressions/0/key"}]`, ""},
 		{policies, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchExpressions/0/values/0","value":"x"}]`, ""},
 		{policies, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name","value":"x"}]`, `[{"op":"add","path":"/spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name","value":"tenant-a-x"}]`},
 		{policies, `{}`, ""},
