@@ -96,11 +96,12 @@ func change(r *http.Request, resource schema.GroupResource, m *names.Mapping) (*
 	case types.JSONPatchType:
 		exchange = m.Operations
 	case types.MergePatchType, types.StrategicMergePatchType:
-		if !body.Unambiguous(raw) {
-			return nil, apierrors.NewBadRequest("the patch cannot be read, or names a field twice")
-		}
 	default:
 		return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", resource, "", "the Content-Type of the patch has to be application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json or application/apply-patch+yaml", 0, true)
+	}
+	// Of a field that is named twice, the API server may take the other one.
+	if !body.Unambiguous(raw) {
+		return nil, apierrors.NewBadRequest("the patch cannot be read, or names a field twice")
 	}
 	if raw, err = exchange(resource, raw); err != nil {
 		return nil, err

@@ -175,6 +175,8 @@ func TestWhatIsWrittenHasTheClustersNames(t *testing.T) {
 		"strategic":  {"PATCH", "pods/web", "application/strategic-merge-patch+json", object, `{"metadata":{"namespace":"a-x"}}`, 200},
 		"operations": {"PATCH", "pods/web", "application/json-patch+json", `[{"op":"add","path":"/metadata/namespace","value":"x"}]`, `[{"op":"add","path":"/metadata/namespace","value":"a-x"}]`, 200},
 		"twice":      {"PATCH", "pods/web", "application/merge-patch+json", `{"metadata":{"namespace":"x","namespace":"y"}}`, "", 400},
+		"operating":  {"PATCH", "pods/web", "application/json-patch+json", `[{"op":"add","path":"/spec/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/namespaceSelector/matchExpressions/-","value":{"key":"a","key":"kubernetes.io/metadata.name","values":["kube-system"]}}]`, "", 400},
+		"placed":     {"PATCH", "pods/web", "application/json-patch+json", `[{"op":"copy","from":"/a","path":"/metadata/namespace"}]`, "", 400},
 		"copied":     {"PATCH", "pods/web", "application/json-patch+json", `[{"op":"copy","from":"/metadata/namespace","path":"/a"}]`, "", 400},
 		"parameter":  {"PATCH", "pods/web", "application/merge-patch+json; x", object, `{"metadata":{"namespace":"a-x"}}`, 200},
 		"applying":   {"PATCH", "pods/web", "application/apply-patch+yaml; x", object, `{"metadata":{"namespace":"a-x"}}`, 200},
