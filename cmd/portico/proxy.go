@@ -252,14 +252,25 @@ func (p *proxy) remember(cfg *rest.Config, own *http.Client, o proxyOptions, pee
 }
 
 // serve runs the server, and beside it, for as long as it has requests, what it
-// answers them with. The manager would end all of them at once.
+// answers them with. The manager would end all of them at once. If any of that
+// fails, the server drains and ends: another process may fare better.
 func (p *proxy) serve(ctx context.Context) error {
 	rest, end := context.WithCancel(context.WithoutCancel(ctx))
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
 	failures := make(chan error, len(p.beside))
 	for _, r := range p.beside {
-		go func() { failures <- r.Start(rest) }()
+		go func() {
+			err := r.Start(rest)
+			if err != nil && rest.Err() == nil {
+				// The error is returned only once the last request is done.
+				p.log.Error(err, "A part of the proxy has failed, so that it ends")
+				stop()
+			}
+			failures <- err
+		}()
 	}
-	err := p.server.Start(ctx)
+	err := p.server.Start(serving)
 	end()
 	for range p.beside {
 		err = errors.Join(err, <-failures)
