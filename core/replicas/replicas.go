@@ -117,13 +117,21 @@ func New(o Options) (*Replicas, error) {
 	}
 	r := &Replicas{
 		options: o, instance: rand.Text(), listener: l, now: time.Now,
-		client: &http.Client{Transport: &http.Transport{DialTLSContext: o.Identity.dial, IdleConnTimeout: time.Minute}},
+		client: &http.Client{Transport: &http.Transport{DialTLSContext: o.dial, IdleConnTimeout: time.Minute}},
 		peers:  map[string]*peer{}, changed: make(chan struct{}),
 	}
 	// Leases that a former process at this address gave have run out by then, and
 	// who can be reached has been.
 	r.admitted = r.now().Add(2 * o.Lease)
 	return r, nil
+}
+
+// dial connects to a peer. net/http lets it go on when who asked for it waits no
+// longer: one that accepts and says nothing would have a connection more each time.
+func (o *Options) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Lease/2)
+	defer cancel()
+	return o.Identity.dial(ctx, network, address)
 }
 
 // Keep says where floors are kept. It is called before [Replicas.Start].

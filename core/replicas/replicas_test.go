@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -360,6 +361,35 @@ func knock(t *testing.T, i Identity, address, message string) int {
 	}
 	defer res.Body.Close()
 	return res.StatusCode
+}
+
+// TestFrozenPeerCostsNoConnections asks a peer whose kernel still accepts, and that
+// says nothing any more.
+func TestFrozenPeerCostsNoConnections(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
+	frozen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	r := start(t, authority.New(t), freeAddress(t), frozen.Addr().String())
+	for range 3 {
+		conn, err := frozen.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(20 * ours)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatalf("a connection is kept that nobody waits for: %v", err)
+		}
+	}
+	if _, ok := r.Touch(); ok {
+		t.Error("it is in touch with who says nothing")
+	}
 }
 
 func TestUnlistedPeersAreForgotten(t *testing.T) {
