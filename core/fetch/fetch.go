@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
 )
 
@@ -21,8 +20,9 @@ const (
 	// firstRetry and lastRetry bound the time between two attempts.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
-	// missingRetry is how often a directory is looked for that is not there.
-	missingRetry = 5 * time.Second
+	// lookEvery is how often files are looked for that cannot be watched, or not
+	// yet.
+	lookEvery = 5 * time.Second
 )
 
 // A Fetcher has what sources hold. What is far away it fetches by itself, so that
@@ -35,7 +35,8 @@ type Fetcher struct {
 
 	mu     sync.Mutex // guards following
 	wanted map[string]*order
-	files  map[string]bool
+	files  map[string]bool // of the last reading; never changed
+	read   map[string]bool // files since begin
 	used   map[string]bool // since begin
 }
 
@@ -51,7 +52,7 @@ type order struct {
 // New returns a fetcher that keeps what it has fetched in a directory; "" keeps
 // nothing.
 func New(s Sources, dir string, log logr.Logger) *Fetcher {
-	return &Fetcher{sources: s, dir: dir, log: log, changed: make(chan struct{}, 1), wanted: map[string]*order{}, files: map[string]bool{}}
+	return &Fetcher{sources: s, dir: dir, log: log, changed: make(chan struct{}, 1), wanted: map[string]*order{}}
 }
 
 // Begin and End enclose one reading of all sources. What is not asked for in
@@ -59,7 +60,7 @@ func New(s Sources, dir string, log logr.Logger) *Fetcher {
 func (f *Fetcher) Begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.used, f.files = map[string]bool{}, map[string]bool{}
+	f.used, f.read = map[string]bool{}, map[string]bool{}
 }
 
 // End is where a reading ends that [Fetcher.Begin] began.
@@ -71,6 +72,7 @@ func (f *Fetcher) End() {
 			delete(f.wanted, id)
 		}
 	}
+	f.files = f.read
 	f.wake()
 }
 
@@ -87,7 +89,7 @@ func (f *Fetcher) Content(s *Source) (Content, error) {
 	defer f.mu.Unlock()
 	if isLocal(s) {
 		if s.File != "" {
-			f.files[filepath.Clean(s.File)] = true
+			f.read[filepath.Clean(s.File)] = true
 		}
 		return local(s)
 	}
@@ -117,46 +119,44 @@ func (f *Fetcher) fetched(id string, s *Source) ([]byte, error) {
 	return o.code, nil
 }
 
-// Run fetches what is wanted and watches files until ctx ends, and calls again
-// when either comes to something.
+// Run fetches what is wanted and notices changes of files until ctx ends, and
+// calls again when either comes to something.
 func (f *Fetcher) Run(ctx context.Context, again func()) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch files: %w", err)
-	}
-	defer watcher.Close()
-	timer, look := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	eyes := open(f.log)
+	defer eyes.close()
+	timer, look := time.NewTimer(time.Hour), time.NewTicker(lookEvery)
 	defer timer.Stop()
 	defer look.Stop()
 	for {
+		news := false
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-watcher.Events:
-			if f.isOurs(e.Name) {
-				again()
-			}
-		case err := <-watcher.Errors:
+		case e := <-eyes.events:
+			news = f.isOurs(e.Name)
+		case err := <-eyes.errors:
 			f.log.Error(err, "watch files")
 		case <-look.C:
-			f.wake()
+			news = eyes.follow(f.followed())
 		case <-f.changed:
 			timer.Reset(0)
-			added, missing := f.watch(watcher)
-			if missing {
-				look.Reset(missingRetry)
-			}
-			if added {
-				again() // it may have changed before it was watched
-			}
+			news = eyes.follow(f.followed())
 		case <-timer.C:
-			came, next := f.fetch(ctx)
+			var next time.Duration
+			news, next = f.fetch(ctx)
 			timer.Reset(next)
-			if came {
-				again()
-			}
+		}
+		if news {
+			again()
 		}
 	}
+}
+
+// followed are the files of the last reading.
+func (f *Fetcher) followed() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.files
 }
 
 // isOurs reports whether a change at a path may be one of a source. Mounted
@@ -165,32 +165,6 @@ func (f *Fetcher) isOurs(path string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.files[filepath.Clean(path)] || filepath.Base(path) == "..data"
-}
-
-// watch follows the directories of all files: files are replaced, and may not be
-// there yet. It reports whether there is a new one, and whether one is not there.
-func (f *Fetcher) watch(w *fsnotify.Watcher) (added, missing bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	dirs := map[string]bool{}
-	for file := range f.files {
-		dirs[filepath.Dir(file)] = true
-	}
-	for _, dir := range w.WatchList() {
-		if !dirs[dir] {
-			_ = w.Remove(dir) // it may be gone
-		}
-		delete(dirs, dir)
-	}
-	for dir := range dirs {
-		if err := w.Add(dir); err != nil {
-			f.log.V(1).Info("files are not watched for now", "dir", dir, "reason", err.Error())
-			missing = true
-			continue
-		}
-		added = true
-	}
-	return added, missing
 }
 
 // fetch tries all orders that are due, and returns whether there is something
