@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ const (
 	// lookEvery is how often files are looked for that cannot be watched, or not
 	// yet.
 	lookEvery = 5 * time.Second
+	// maxTries bounds attempts at the same time. Each may hold MaxSize bytes.
+	maxTries = 4
 )
 
 // A Fetcher has what sources hold. What is far away it fetches by itself, so that
@@ -38,6 +42,7 @@ type Fetcher struct {
 	files  map[string]bool // of the last reading; never changed
 	read   map[string]bool // files since begin
 	used   map[string]bool // since begin
+	trying int
 }
 
 // An order is something to be fetched.
@@ -46,6 +51,7 @@ type order struct {
 	code   []byte // nil until it is there
 	err    error
 	next   time.Time // of the next attempt
+	trying bool
 	pause  time.Duration
 }
 
@@ -124,7 +130,10 @@ func (f *Fetcher) fetched(id string, s *Source) ([]byte, error) {
 func (f *Fetcher) Run(ctx context.Context, again func()) error {
 	eyes := open(f.log)
 	defer eyes.close()
-	timer, look := time.NewTimer(time.Hour), time.NewTicker(lookEvery)
+	var tries sync.WaitGroup
+	defer tries.Wait()
+	came := make(chan bool, maxTries)
+	timer, look := time.NewTimer(0), time.NewTicker(lookEvery)
 	defer timer.Stop()
 	defer look.Stop()
 	for {
@@ -142,9 +151,14 @@ func (f *Fetcher) Run(ctx context.Context, again func()) error {
 			timer.Reset(0)
 			news = eyes.follow(f.followed())
 		case <-timer.C:
-			var next time.Duration
-			news, next = f.fetch(ctx)
+			due, next := f.due()
 			timer.Reset(next)
+			for id, o := range due {
+				tries.Go(func() { came <- f.try(ctx, id, o) })
+			}
+		case news = <-came:
+			f.tried()
+			timer.Reset(0)
 		}
 		if news {
 			again()
@@ -167,29 +181,34 @@ func (f *Fetcher) isOurs(path string) bool {
 	return f.files[filepath.Clean(path)] || filepath.Base(path) == "..data"
 }
 
-// fetch tries all orders that are due, and returns whether there is something
-// new to say, and when the next is due.
-func (f *Fetcher) fetch(ctx context.Context) (came bool, next time.Duration) {
-	f.mu.Lock()
-	due, now := map[string]*order{}, time.Now()
-	for id, o := range f.wanted {
-		if o.code == nil && !o.next.After(now) {
-			due[id] = o
-		}
-	}
-	f.mu.Unlock()
-	for id, o := range due {
-		came = f.try(ctx, id, o) || came
-	}
+// due are the orders to try now, those that are late most first, and when to ask
+// again. One that cannot be reached holds up no others.
+func (f *Fetcher) due() (due map[string]*order, next time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next = time.Hour
-	for _, o := range f.wanted {
-		if o.code == nil {
-			next = min(next, max(time.Until(o.next), 0))
+	due, next = map[string]*order{}, time.Hour
+	for _, id := range slices.SortedFunc(maps.Keys(f.wanted), func(a, b string) int { return f.wanted[a].next.Compare(f.wanted[b].next) }) {
+		o := f.wanted[id]
+		if o.code != nil || o.trying {
+			continue
 		}
+		if wait := time.Until(o.next); wait > 0 {
+			return due, wait
+		}
+		if f.trying == maxTries {
+			return due, next // whoever ends makes room
+		}
+		f.trying++
+		o.trying, due[id] = true, o
 	}
-	return came, next
+	return due, next
+}
+
+// tried makes room for another attempt.
+func (f *Fetcher) tried() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trying--
 }
 
 // try fetches one source and reports whether that changed what is known of it.
@@ -202,6 +221,7 @@ func (f *Fetcher) try(ctx context.Context, id string, o *order) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	o.trying = false
 	if err == nil {
 		o.code, o.err = code, nil
 		return true
