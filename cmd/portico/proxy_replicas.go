@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -30,11 +32,13 @@ var (
 	errPeersTwice     = errors.New("--peers and --peer-service exclude each other")
 	errPeersNameless  = errors.New("replicas need --peer-advertise-ip, --peer-ca-file, --peer-cert-file and --peer-key-file")
 	errPeersForgetful = errors.New("replicas have nothing to tell each other with --watch-cache=false")
+	errPeersPortless  = errors.New("is no port that can be reached: choose one from 1 to 65535")
+	errNotAnAddress   = errors.New("is not IP:port: replicas know each other by their --peer-advertise-ip and --peer-advertise-port, so write those, as 10.0.0.2:6444 or [fd00::2]:6444")
 	errNotAService    = errors.New("is not namespace/name")
 )
 
 func (o *replicaOptions) addFlags(f *pflag.FlagSet) {
-	f.StringSliceVar(&o.peers, "peers", o.peers, "Addresses (host:port) of all replicas of this proxy, which clients may reach one or the other of. Sessions then see what they did through any of them. It may name this one as well.")
+	f.StringSliceVar(&o.peers, "peers", o.peers, "Addresses (IP:port) of all replicas of this proxy, which clients may reach one or the other of: their --peer-advertise-ip and --peer-advertise-port. Sessions then see what they did through any of them. It may name this one as well.")
 	f.StringVar(&o.service, "peer-service", o.service, "Service (namespace/name) whose endpoints are the replicas, instead of --peers. The proxy's own identity must be allowed to list and watch its EndpointSlices.")
 	f.StringVar(&o.advertiseIP, "peer-advertise-ip", o.advertiseIP, "IP address where other replicas reach this one.")
 	f.IntVar(&o.advertisePort, "peer-advertise-port", o.advertisePort, "Port where they do. It is opened on --bind-address.")
@@ -45,20 +49,31 @@ func (o *replicaOptions) addFlags(f *pflag.FlagSet) {
 
 func (o *replicaOptions) isAsked() bool { return len(o.peers) > 0 || o.service != "" }
 
-// check says what does not go together.
+// own is where other replicas reach this one, as [replicaOptions.check] has the
+// addresses of all written.
+func (o *replicaOptions) own() string {
+	return net.JoinHostPort(net.ParseIP(o.advertiseIP).String(), strconv.Itoa(o.advertisePort))
+}
+
+// check says what does not go together. It has each peer written in one way: a proxy
+// that took its own address for another's would wait for itself.
 func (o *replicaOptions) check(watchCache bool) error {
 	switch {
 	case len(o.peers) > 0 && o.service != "":
 		return errPeersTwice
 	case net.ParseIP(o.advertiseIP) == nil, o.caFile == "", o.certFile == "", o.keyFile == "":
 		return errPeersNameless
+	case o.advertisePort < 1 || o.advertisePort > math.MaxUint16:
+		return fmt.Errorf("--peer-advertise-port=%d %w", o.advertisePort, errPeersPortless)
 	case !watchCache:
 		return errPeersForgetful
 	}
-	for _, p := range o.peers {
-		if _, _, err := net.SplitHostPort(p); err != nil {
-			return fmt.Errorf("--peers=%s is not host:port: %w", p, err)
+	for i, p := range o.peers {
+		a, err := netip.ParseAddrPort(p)
+		if err != nil || a.Addr().Zone() != "" || a.Port() == 0 {
+			return fmt.Errorf("--peers=%s %w", p, errNotAnAddress)
 		}
+		o.peers[i] = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 	}
 	return nil
 }
@@ -82,7 +97,7 @@ func (p *proxy) join(client kubernetes.Interface, o proxyOptions) (*replicas.Rep
 		identity.ServerName = discovery.ServerName()
 	}
 	r, err := replicas.New(replicas.Options{
-		Address: net.JoinHostPort(o.replicas.advertiseIP, port), Listen: net.JoinHostPort(o.bindAddress.String(), port),
+		Address: o.replicas.own(), Listen: net.JoinHostPort(o.bindAddress.String(), port),
 		Identity: identity, Log: p.log.WithName("replicas"),
 	})
 	if err != nil {
