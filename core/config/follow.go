@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
+
+	"github.com/portico-proxy/portico/core/directory"
 )
 
 // Follow calls apply with the policies now, and again whenever they change,
@@ -18,14 +20,16 @@ func (l Loader) Follow(ctx context.Context, log logr.Logger, apply func(*Snapsho
 		return err
 	}
 	defer f.close()
-	return f.run(ctx, log)
+	look := time.NewTicker(directory.LookEvery)
+	defer look.Stop()
+	return f.run(ctx, log, look.C)
 }
 
 // follower applies each new state of a policy directory once.
 type follower struct {
 	loader  Loader
 	apply   func(*Snapshot) error
-	watcher *fsnotify.Watcher
+	watcher *directory.Watcher
 	applied string
 }
 
@@ -34,10 +38,10 @@ func newFollower(l Loader, apply func(*Snapshot) error) (*follower, error) {
 	f := &follower{loader: l, apply: apply}
 	if l.Dir != "" {
 		var err error
-		if f.watcher, err = fsnotify.NewWatcher(); err != nil {
+		if f.watcher, err = directory.New(); err != nil {
 			return nil, fmt.Errorf("watch policy directory: %w", err)
 		}
-		if err := f.watcher.Add(l.Dir); err != nil {
+		if _, err := f.watcher.Follow(l.Dir); err != nil {
 			return nil, errors.Join(fmt.Errorf("watch policy directory (--policy-dir %s): %w", l.Dir, err), f.watcher.Close())
 		}
 	}
@@ -54,19 +58,29 @@ func (f *follower) close() {
 	}
 }
 
-func (f *follower) run(ctx context.Context, log logr.Logger) error {
+func (f *follower) run(ctx context.Context, log logr.Logger, look <-chan time.Time) error {
 	if f.watcher == nil {
 		<-ctx.Done()
 		return nil
 	}
 	for {
+		looks := false
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-f.watcher.Events:
-		case err := <-f.watcher.Errors:
+		case <-f.watcher.Events():
+		case err := <-f.watcher.Errors():
 			// An overflow loses events, not the state we read next.
 			log.Error(err, "watch policy directory", "dir", f.loader.Dir)
+		case <-look:
+			looks = true
+		}
+		another, err := f.watcher.Follow(f.loader.Dir)
+		if looks && !another {
+			continue
+		}
+		if err != nil {
+			log.Error(err, "watch policy directory")
 		}
 		if err := f.reload(); err != nil {
 			log.Error(err, "policies refused; the ones before stay in force", "dir", f.loader.Dir)

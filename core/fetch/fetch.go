@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/portico-proxy/portico/core/directory"
 )
 
 const (
@@ -22,9 +24,6 @@ const (
 	// firstRetry and lastRetry bound the time between two attempts.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
-	// lookEvery is how often files are looked for that cannot be watched, or not
-	// yet.
-	lookEvery = 5 * time.Second
 	// maxTries bounds attempts at the same time. Each may hold MaxSize bytes.
 	maxTries = 4
 )
@@ -128,24 +127,30 @@ func (f *Fetcher) fetched(id string, s *Source) ([]byte, error) {
 // Run fetches what is wanted and notices changes of files until ctx ends, and
 // calls again when either comes to something.
 func (f *Fetcher) Run(ctx context.Context, again func()) error {
+	look := time.NewTicker(directory.LookEvery)
+	defer look.Stop()
+	return f.run(ctx, look.C, again)
+}
+
+func (f *Fetcher) run(ctx context.Context, look <-chan time.Time, again func()) error {
 	eyes := open(f.log)
 	defer eyes.close()
 	var tries sync.WaitGroup
 	defer tries.Wait()
 	came := make(chan bool, maxTries)
-	timer, look := time.NewTimer(0), time.NewTicker(lookEvery)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	defer look.Stop()
 	for {
 		news := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-eyes.events:
-			news = f.isOurs(e.Name)
+			ours := f.isOurs(e.Name)
+			news = eyes.follow(f.followed()) || ours
 		case err := <-eyes.errors:
 			f.log.Error(err, "watch files")
-		case <-look.C:
+		case <-look:
 			news = eyes.follow(f.followed())
 		case <-f.changed:
 			timer.Reset(0)

@@ -1,9 +1,13 @@
 package fetch
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
@@ -44,5 +48,40 @@ func place(t *testing.T, name, text string) {
 	}
 	if err := os.Rename(tmp, name); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestFilesAreFoundInTheirDirectorysPlace(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "modules")
+	source := Source{File: filepath.Join(dir, "f.wasm")}
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Mkdir(dir+".new", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	place(t, source.File, "old")
+	place(t, filepath.Join(dir+".new", "f.wasm"), "new")
+	f := fetcherOf(t, Sources{}, logr.Discard(), source)
+	ctx, cancel := context.WithCancel(t.Context())
+	look, again, ended := make(chan time.Time), make(chan struct{}, 100), make(chan error)
+	go func() { ended <- f.run(ctx, look, func() { again <- struct{}{} }) }()
+	expect := func(want string) {
+		t.Helper()
+		for !slices.Equal(readAgain(f, source), []string{want}) {
+			<-again
+		}
+	}
+	<-again
+	expect("old")
+	if err := errors.Join(os.Rename(dir, dir+".old"), os.Rename(dir+".new", dir)); err != nil {
+		t.Fatal(err)
+	}
+	look <- time.Time{}
+	<-again // whether or not it is read before
+	expect("new")
+	place(t, source.File, "newer")
+	expect("newer")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

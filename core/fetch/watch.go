@@ -1,16 +1,20 @@
 package fetch
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
+
+	"github.com/portico-proxy/portico/core/directory"
 )
 
 // eyes notice changes of files.
 type eyes struct {
-	watcher *fsnotify.Watcher // nil if the system has none left
+	watcher *directory.Watcher // nil if the system has none left
 	events  <-chan fsnotify.Event
 	errors  <-chan error
 	log     logr.Logger
@@ -21,12 +25,12 @@ type eyes struct {
 
 // open opens eyes, with or without a watcher: nothing that is fetched needs one.
 func open(log logr.Logger) *eyes {
-	w, err := fsnotify.NewWatcher()
+	w, err := directory.New()
 	if err != nil {
-		log.Error(err, "Changes of files are noticed late: the system watches no more for us (fs.inotify.max_user_instances)", "every", lookEvery)
+		log.Error(err, "Changes of files are noticed late: the system watches no more for us (fs.inotify.max_user_instances)", "every", directory.LookEvery)
 		return &eyes{log: log}
 	}
-	return &eyes{watcher: w, events: w.Events, errors: w.Errors, log: log}
+	return &eyes{watcher: w, events: w.Events(), errors: w.Errors(), log: log}
 }
 
 func (e *eyes) close() {
@@ -73,18 +77,9 @@ func (e *eyes) watch(files map[string]bool) (news bool) {
 	for file := range files {
 		dirs[filepath.Dir(file)] = true
 	}
-	for _, dir := range e.watcher.WatchList() {
-		if !dirs[dir] {
-			_ = e.watcher.Remove(dir) // it may be gone
-		}
-		delete(dirs, dir)
-	}
-	for dir := range dirs {
-		if err := e.watcher.Add(dir); err != nil {
-			e.log.V(1).Info("files are not watched for now", "dir", dir, "reason", err.Error())
-			continue
-		}
-		news = true
+	news, err := e.watcher.Follow(slices.Collect(maps.Keys(dirs))...)
+	if err != nil {
+		e.log.V(1).Info("files are not watched for now", "reason", err.Error())
 	}
 	return news
 }
