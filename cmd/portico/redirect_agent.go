@@ -176,7 +176,7 @@ func (a *agent) see(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.watcher.start()
+	return a.watcher.start(ctx)
 }
 
 // followFiles returns when the policies of files were read, and goes on reading

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,6 +20,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
@@ -44,7 +47,7 @@ type watcher struct {
 
 	// main has what decides about the proxy next door, so that it must not come
 	// by that proxy; services have the rest, which is the most. Both are nil
-	// without a cluster.
+	// without a cluster, and before the start.
 	main, services cache.Cache
 	road           *road
 	mapper         meta.RESTMapper
@@ -52,6 +55,8 @@ type watcher struct {
 	endsSockets    bool // whoever ends sockets to the dead must know who lives
 	// fromFiles says that policies are not the cluster's.
 	fromFiles bool
+	once      bool // an API server that cannot be reached is not waited for
+	log       logr.Logger
 
 	mu sync.Mutex // guards following
 	// files are the policies of --policy-dir.
@@ -79,6 +84,7 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 		cfg: cfg, scheme: scheme, node: o.nodeName, changed: changed, ctx: ctx,
 		road: newRoad(o.exemptMark), resolves: o.resolveServices, endsSockets: len(o.endStale) > 0, fromFiles: o.policyDir != "", files: &config.Snapshot{},
 		moved: map[types.NamespacedName]bool{}, elsewhere: map[string]*elsewhere{},
+		once: o.dryRun, log: klog.FromContext(ctx).WithName("redirect"),
 	}
 	if cfg == nil {
 		return w, nil
@@ -86,25 +92,32 @@ func newWatcher(ctx context.Context, cfg *rest.Config, o *redirectOptions, chang
 	if w.mapper, err = newMapper(cfg); err != nil {
 		return nil, err
 	}
+	return w, nil
+}
+
+// open prepares what watches, which asks the API server which kinds have
+// namespaces.
+func (w *watcher) open() error {
+	var err error
 	options := cache.Options{
-		Scheme:           scheme,
+		Scheme:           w.scheme,
 		Mapper:           w.mapper,
 		DefaultTransform: cache.TransformStripManagedFields(),
 		// Nothing that is read here is written to.
 		DefaultUnsafeDisableDeepCopy: new(true),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:  {Field: fields.OneTermEqualSelector("spec.nodeName", o.nodeName)},
-			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", o.nodeName)},
+			&corev1.Pod{}:  {Field: fields.OneTermEqualSelector("spec.nodeName", w.node)},
+			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", w.node)},
 		},
 	}
-	if w.main, err = cache.New(cfg, options); err != nil {
-		return nil, fmt.Errorf("watch cluster: %w", err)
+	if w.main, err = cache.New(w.cfg, options); err != nil {
+		return fmt.Errorf("watch cluster: %w", err)
 	}
 	options.ByObject = nil
-	if w.services, err = cache.New(w.road.config(cfg), options); err != nil {
-		return nil, fmt.Errorf("watch cluster: %w", err)
+	if w.services, err = cache.New(w.road.config(w.cfg), options); err != nil {
+		return fmt.Errorf("watch cluster: %w", err)
 	}
-	return w, w.observe()
+	return nil
 }
 
 func newMapper(cfg *rest.Config) (meta.RESTMapper, error) {
@@ -121,36 +134,62 @@ func newMapper(cfg *rest.Config) (meta.RESTMapper, error) {
 
 // observe asks for the kinds that matter. EndpointSlices, the most numerous, only
 // matter to Services.
-func (w *watcher) observe() error {
+func (w *watcher) observe(ctx context.Context) error {
+	asks := []func() error{w.open}
 	if w.resolves {
-		if err := w.watchEndpoints(); err != nil {
-			return err
-		}
+		asks = append(asks, w.watchEndpoints)
 	}
-	if err := w.watch(w.services, &corev1.Service{}); err != nil {
-		return err
-	}
+	asks = append(asks, func() error { return w.watch(w.services, &corev1.Service{}) })
 	kinds := []client.Object{&corev1.Pod{}, &corev1.Node{}}
 	if !w.fromFiles {
-		if err := w.knowsPolicies(); err != nil {
-			return err
-		}
+		asks = append(asks, w.knowsPolicies)
 		kinds = append(kinds, &v1beta1.LocalRedirectPolicy{}, &v1beta1.BalancingPolicy{})
 	}
 	for _, kind := range kinds {
-		if err := w.watch(w.main, kind); err != nil {
+		asks = append(asks, func() error { return w.watch(w.main, kind) })
+	}
+	for _, ask := range asks {
+		if err := w.insist(ctx, ask); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// insist asks until the API server answers: it may be starting, and an agent that
+// ended would be started again less and less often. Who tries out what would be
+// done is not kept waiting.
+func (w *watcher) insist(ctx context.Context, ask func() error) error {
+	const longest = 5 * time.Second
+	waiting := false
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, longest) {
+		err := ask()
+		if err == nil && waiting {
+			w.log.Info("The API server answers")
+		}
+		if err == nil || w.once || meta.IsNoMatchError(err) || errors.Is(err, errNoPolicies) {
+			return err
+		}
+		if !waiting {
+			w.log.Error(err, "Waiting for the API server")
+		}
+		waiting = true
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+var errNoPolicies = errors.New("the cluster knows no LocalRedirectPolicy: apply the custom resources (crds/manifests/balancing.elf.io_*.yaml), or give --policy-dir")
+
 // knowsPolicies gives a word to whoever forgot the custom resources, instead of
 // waiting for them.
 func (w *watcher) knowsPolicies() error {
 	_, err := w.mapper.RESTMapping(v1beta1.GroupVersion.WithKind("LocalRedirectPolicy").GroupKind(), v1beta1.GroupVersion.Version)
 	if meta.IsNoMatchError(err) {
-		return fmt.Errorf("the cluster knows no LocalRedirectPolicy: apply the custom resources (crds/manifests/balancing.elf.io_*.yaml), or give --policy-dir")
+		return errNoPolicies
 	}
 	return err
 }
@@ -175,9 +214,12 @@ func (w *watcher) handle(c cache.Cache, kind client.Object, changed func(any)) e
 }
 
 // start begins to watch, and returns when everything has been seen once.
-func (w *watcher) start() error {
-	if w.main == nil {
+func (w *watcher) start(ctx context.Context) error {
+	if w.cfg == nil {
 		return nil
+	}
+	if err := w.observe(ctx); err != nil {
+		return err
 	}
 	failed := make(chan error, 2)
 	for _, c := range []cache.Cache{w.main, w.services} {
@@ -186,6 +228,8 @@ func (w *watcher) start() error {
 	synced := make(chan bool, 1)
 	go func() { synced <- w.main.WaitForCacheSync(w.ctx) && w.services.WaitForCacheSync(w.ctx) }()
 	select {
+	case <-ctx.Done():
+		return ctx.Err()
 	case err := <-failed:
 		return errors.Join(err, w.ctx.Err())
 	case ok := <-synced:
@@ -350,7 +394,7 @@ func (w *watcher) list(key string, kind client.Object, by labels.Selector, names
 
 func (w *watcher) begin(kind client.Object, by labels.Selector, namespace string) (*elsewhere, error) {
 	o := cache.Options{
-		Scheme: w.scheme, DefaultTransform: cache.TransformStripManagedFields(), DefaultUnsafeDisableDeepCopy: new(true),
+		Scheme: w.scheme, Mapper: w.mapper, DefaultTransform: cache.TransformStripManagedFields(), DefaultUnsafeDisableDeepCopy: new(true),
 		DefaultLabelSelector: by,
 	}
 	if namespace != "" {
