@@ -128,10 +128,12 @@ const (
 	earnedByte = 10 * time.Nanosecond
 	// givenUp is what a request costs whose client does not wait for the answer,
 	// with givenUpByte for each byte that was sent, which had earned something, and
-	// tooLarge one that is.
+	// tooLarge one that is. A stranger's is of somebody whom the API server has looked
+	// at and does not know, which takes it as long.
 	givenUp     = time.Millisecond
 	givenUpByte = earnedByte + time.Nanosecond
 	tooLarge    = 5 * time.Millisecond
+	stranger    = time.Millisecond
 	// helloRetry is more than what a server says that has the client begin again,
 	// which costs next to nothing, in bytes.
 	helloRetry = 128
@@ -164,7 +166,9 @@ func (c *debtor) answered(r *http.Request, o *outcome) {
 	switch o.code {
 	case http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
 		c.own.add(tooLarge, connectionPardon, now)
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests:
+	case http.StatusUnauthorized:
+		c.own.add(stranger, connectionPardon, now)
+	case http.StatusBadRequest, http.StatusTooManyRequests:
 	default:
 		c.own.add(-earned-time.Duration(max(r.ContentLength, 0))*earnedByte, connectionPardon, now)
 		c.debts.charge(c.address, -c.greeting, now)

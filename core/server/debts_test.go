@@ -188,6 +188,7 @@ func TestRequestsThatComeToNothingCost(t *testing.T) {
 		"given-up-late":  {ctx: gone, ago: time.Minute},
 		"body-too-large": {ctx: t.Context(), outcome: outcome{code: http.StatusRequestEntityTooLarge}, costs: true},
 		"refused":        {ctx: t.Context(), outcome: outcome{code: http.StatusTooManyRequests}},
+		"stranger":       {ctx: t.Context(), outcome: outcome{code: http.StatusUnauthorized}, costs: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newcomer(newDebts(nil), here)
