@@ -51,7 +51,9 @@ func TestWhatDoesNotAnswerHoldsUpNothing(t *testing.T) {
 			t.Errorf("what answers at once was there after %v", waited)
 		}
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -74,7 +76,9 @@ func TestTriesAreBounded(t *testing.T) {
 			t.Errorf("asked %d times, and now %d at once", asked, asking)
 		}
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 		if got := s.asking.Load(); got != 0 {
 			t.Errorf("%d tries outlive it", got)
 		}
