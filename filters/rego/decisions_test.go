@@ -294,6 +294,7 @@ func TestSlowLogHoldsNobodyUp(t *testing.T) {
 					t.Error(err)
 				}
 				if !wakes {
+					synctest.Wait() // who writes finds out that it is closed, and says so
 					return
 				}
 				if got := strings.Count(<-read, "\n"); got != maxQueued+1 {
