@@ -77,6 +77,8 @@ func copyFiles(s *side) {
 		s.works(strings.ReplaceAll(line, "DIR", dir))
 		last := &(*s.record)[len(*s.record)-1]
 		last.Command = line
+		// kubectl does not wait for what tar has to say, and so tells it or not.
+		last.Stdout = strings.TrimPrefix(last.Stdout, "tar: Removing leading `/' from member names\n")
 	}
 	run("exec web -- mkdir DIR/pod")
 	run("cp DIR/there web:DIR/pod/file")
