@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +21,6 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	"golang.org/x/sys/unix"
 )
 
 // attackEnv makes this binary a process that attacks rather than tests.
@@ -90,28 +87,6 @@ func attackAs(text string) int {
 	}
 	wg.Wait()
 	return 0
-}
-
-// giveWay has this process run when nobody else wants to. What is measured is how the
-// proxy shares itself out, not how the kernel shares two processors among everybody
-// on this machine: the lowest priority of ordinary processes keeps others waiting for
-// some milliseconds at each step of a request.
-func giveWay() error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, t := range threads {
-		id, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		// Those that it will start are as those that start them.
-		if err := unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-	}
-	return nil
 }
 
 func newAttacker(p plan) *attacker {

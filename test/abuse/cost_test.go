@@ -22,19 +22,10 @@ type spent map[string]time.Duration
 // so far. Where there is no /proc there are none.
 func children(t *testing.T) spent {
 	t.Helper()
-	all, _ := filepath.Glob("/proc/[0-9]*/stat")
-	own := strconv.Itoa(os.Getpid())
 	sum := spent{}
-	for _, path := range all {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		pid := filepath.Base(filepath.Dir(path))
-		_, rest, _ := strings.Cut(string(text), "(")
-		name, rest, _ := strings.Cut(rest, ") ")
-		fields := strings.Fields(rest)
-		if len(fields) < 13 || pid != own && fields[1] != own {
+	for _, pid := range family() {
+		name, _, fields, ok := stat(pid)
+		if !ok {
 			continue
 		}
 		if pid == own {
@@ -43,6 +34,34 @@ func children(t *testing.T) spent {
 		sum[name] += ticks(fields[11]) + ticks(fields[12])
 	}
 	return sum
+}
+
+var own = strconv.Itoa(os.Getpid())
+
+// family is this process and those that it has started.
+func family() (pids []string) {
+	all, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range all {
+		pid := filepath.Base(filepath.Dir(path))
+		if _, parent, _, ok := stat(pid); ok && (pid == own || parent == own) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// stat is what the kernel tells of a process in a line, unless it has ended.
+func stat(pid string) (name, parent string, fields []string, ok bool) {
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return "", "", nil, false
+	}
+	_, rest, _ := strings.Cut(string(text), "(")
+	name, rest, _ = strings.Cut(rest, ") ")
+	if fields = strings.Fields(rest); len(fields) < 13 {
+		return "", "", nil, false
+	}
+	return name, fields[1], fields, true
 }
 
 // ticks are hundredths of a second, as all of Linux has them.
