@@ -49,6 +49,7 @@ type conn struct {
 	mu       sync.Mutex // guards following
 	over     error      // why nothing can be read or sent any more
 	leaving  bool       // GOAWAY was sent, or is about to be
+	late     bool       // the time to leave came while something was written
 	last     uint32     // the newest request that the client has made
 	quitting bool       // for a fault of the client, and soon
 	served   uint32     // the newest that is served, once leaving
@@ -238,10 +239,16 @@ func (c *conn) resting() {
 	}
 }
 
-// leave closes a connection that has nothing to do. Its reader notices.
+// leave closes a connection that has nothing to do. Its reader notices. A client
+// that has not yet taken the last of an answer has as long for it as anybody.
 func (c *conn) leave() {
 	c.mu.Lock()
 	busy := len(c.streams) > 0
+	if c.over == nil && (c.writing || c.out.len() > 0) {
+		busy, c.late = true, true
+		c.hurry(c.unreadTime)
+		c.idle.Reset(lingerTime)
+	}
 	c.mu.Unlock()
 	if !busy {
 		_ = c.tls.Close()

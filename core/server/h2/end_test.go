@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,37 @@ func TestAnswersMayEndTheConnection(t *testing.T) {
 	})
 }
 
+// TestConnectionsEndAfterTheLastOfAnAnswer has a client not yet read that when the
+// time to leave has come.
+func TestConnectionsEndAfterTheLastOfAnAnswer(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		const size = heldSize / 2
+		var s *server
+		p := dialPipe(t, serving(t, o, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "close")
+			_, _ = io.WriteString(w, strings.Repeat("x", size))
+		}, func(srv *http.Server) { s = configure(srv, o) }))
+		p.ask(1, true, get("/")...)
+		p.awaitStatus(1, "200") // and no further
+		c := only(s)
+		c.leave() // as the timer does
+		c.mu.Lock()
+		hurried := c.hurried
+		c.mu.Unlock()
+		if !hurried {
+			t.Error("the client has for ever")
+		}
+		if p.awaitEnd(1); p.body[1] != size {
+			t.Errorf("got %d bytes", p.body[1])
+		}
+		for {
+			if _, err := p.ReadFrame(); err != nil {
+				break
+			}
+		}
+	})
+}
+
 func TestIdleConnectionsEnd(t *testing.T) {
 	srv := serving(t, Options{}, say("ok"), func(srv *http.Server) { srv.IdleTimeout = time.Millisecond })
 	p := dialRaw(t, srv.Listener.Addr())
@@ -107,11 +139,7 @@ func TestConnectionsWithRequestsAreNotIdle(t *testing.T) {
 	p := dial(t, srv)
 	p.ask(1, true, get("/")...)
 	p.awaitStatus(1, "200")
-	var c *conn
-	s.mu.Lock()
-	for c = range s.conns {
-	}
-	s.mu.Unlock()
+	c := only(s)
 	late := func() (leaving bool) { // as the timer is, when an hour has passed
 		c.mu.Lock()
 		c.quiet = time.Now().Add(-2 * time.Hour)

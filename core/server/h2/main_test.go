@@ -68,6 +68,15 @@ func serving(t testing.TB, o Options, h http.HandlerFunc, changes ...func(*http.
 	return srv
 }
 
+// only is the connection of a server that has one.
+func only(s *server) (c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c = range s.conns {
+	}
+	return c
+}
+
 // A peer is a client that sends frames as it likes.
 type peer struct {
 	*http2.Framer

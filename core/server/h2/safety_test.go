@@ -81,11 +81,7 @@ func stalled(t *testing.T, o Options, stall time.Duration) (p *peer, c *conn, w 
 	p.await("PING", func(f http2.Frame) bool { return f.Header().Type == http2.FramePing })
 	p.ask(3, true, get("/large")...)
 	p.awaitStatus(3, "200") // and no further
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c = range s.conns {
-	}
-	return p, c, <-writer, errs, ended
+	return p, only(s), <-writer, errs, ended
 }
 
 // TestWriteDeadlinesFreeWhoWrites has the deadline of a handler pass while it

@@ -255,7 +255,7 @@ func (w *response) SetWriteDeadline(t time.Time) error {
 		s.c.mu.Lock()
 		defer s.c.mu.Unlock()
 		s.c.reset(s, http2.ErrCodeInternal, fmt.Errorf("write the answer: %w", os.ErrDeadlineExceeded))
-		s.c.hurry()
+		s.c.hurry(s.c.stall)
 		s.c.flushAside()
 	})
 	return nil

@@ -60,7 +60,7 @@ func (c *conn) giveUp(these []*stream) {
 	for _, s := range these {
 		c.reset(s, http2.ErrCodeEnhanceYourCalm, errUnread)
 	}
-	c.hurry()
+	c.hurry(c.stall)
 	c.flushAside()
 }
 

@@ -162,6 +162,10 @@ func (c *conn) write(own *stream) {
 	}
 	c.writing = false
 	c.stopped.Broadcast()
+	if c.late {
+		c.late = false
+		c.resting() // the client has its time from now on
+	}
 	if len(c.ready) == 0 {
 		c.flushAside() // of what own, whose time is up, leaves
 	}
@@ -169,13 +173,14 @@ func (c *conn) write(own *stream) {
 }
 
 // hurry bounds how long what is being written may take: the handler that writes
-// may be one whose time is up. Nothing can be sent on TLS after half a record, so
-// a client that does not read as much loses the connection, and handlers of other
-// requests on it learn that by their contexts. The caller holds mu.
-func (c *conn) hurry() {
+// may be one whose time is up, or all have returned. Nothing can be sent on TLS
+// after half a record, so a client that does not read as much loses the connection,
+// and handlers of other requests on it learn that by their contexts. The caller
+// holds mu.
+func (c *conn) hurry(most time.Duration) {
 	if c.writing && !c.hurried && !c.quitting && c.over == nil {
 		c.hurried = true
-		_ = c.tls.SetWriteDeadline(time.Now().Add(c.stall))
+		_ = c.tls.SetWriteDeadline(time.Now().Add(most))
 	}
 }
 
