@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/portico-proxy/portico/core/limit"
@@ -122,8 +124,8 @@ func (c *debtor) Close() error {
 
 const (
 	// earned is what a request that is answered is worth, and earnedByte what each
-	// byte of its body and of what is sent are: more than reading them, and that
-	// there is room for more, costs.
+	// byte are of its body, as far as that is read, and of what is sent: more than
+	// reading them, and that there is room for more, costs.
 	earned     = time.Millisecond
 	earnedByte = 10 * time.Nanosecond
 	// givenUp is what a request costs whose client does not wait for the answer,
@@ -170,7 +172,7 @@ func (c *debtor) answered(r *http.Request, o *outcome) {
 		c.own.add(stranger, connectionPardon, now)
 	case http.StatusBadRequest, http.StatusTooManyRequests:
 	default:
-		c.own.add(-earned-time.Duration(max(r.ContentLength, 0))*earnedByte, connectionPardon, now)
+		c.own.add(-earned-time.Duration(o.body.came())*earnedByte, connectionPardon, now)
 		c.debts.charge(c.address, -c.greeting, now)
 		c.greeting = 0
 	}
@@ -194,10 +196,32 @@ func (c *debtor) upgraded() {
 	c.exempt, c.own.owed, c.since = true, 0, time.Time{}
 }
 
+// arriving is a body of which it is known how much has come: a client may say any
+// length, and then send nothing.
+type arriving struct {
+	io.ReadCloser
+	bytes atomic.Int64
+}
+
+func (b *arriving) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes.Add(int64(n))
+	return n, err
+}
+
+// came is how many bytes have been read.
+func (b *arriving) came() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.bytes.Load()
+}
+
 // outcome is what became of a request.
 type outcome struct {
 	http.ResponseWriter
 	of    *debtor
+	body  *arriving // nil if the request has none
 	begun time.Time
 	code  int
 	bytes int64
@@ -259,6 +283,11 @@ func counting(next http.Handler) http.Handler {
 			return
 		}
 		o := &outcome{ResponseWriter: w, of: c, begun: time.Now()}
+		if r.ContentLength != 0 {
+			o.body = &arriving{ReadCloser: r.Body}
+			r = r.WithContext(r.Context()) // net/http looks at the body of its own
+			r.Body = o.body
+		}
 		defer c.answered(r, o)
 		next.ServeHTTP(o, r)
 	})

@@ -59,11 +59,11 @@ func read(t *testing.T, c *debtor) time.Duration {
 // look is what it takes to look at what was read.
 func look(d time.Duration) { <-time.After(d) }
 
-// ask is a request that is answered.
+// ask is a request that is answered once a body of some bytes has been read.
 func ask(c *debtor, code int, body int64) {
-	r := httptest.NewRequest(http.MethodPost, "/", nil)
-	r.ContentLength = body
-	c.answered(r, &outcome{begun: time.Now(), code: code})
+	o := &outcome{begun: time.Now(), code: code, body: &arriving{}}
+	o.body.bytes.Store(body)
+	c.answered(httptest.NewRequest(http.MethodPost, "/", nil), o)
 }
 
 func TestWhoAsksForNothingIsReadAsSlowlyAsHePays(t *testing.T) {
@@ -84,8 +84,8 @@ func TestWhoAsksForNothingIsReadAsSlowlyAsHePays(t *testing.T) {
 
 func TestWhoIsAnsweredNeverWaits(t *testing.T) {
 	for name, asks := range map[string]func(c *debtor){
-		"requests": func(c *debtor) { ask(c, http.StatusOK, -1) },
-		"mistakes": func(c *debtor) { ask(c, http.StatusNotFound, -1) },
+		"requests": func(c *debtor) { ask(c, http.StatusOK, 0) },
+		"mistakes": func(c *debtor) { ask(c, http.StatusNotFound, 0) },
 		"bodies": func(c *debtor) {
 			for range 99 {
 				read(t, c)
@@ -105,6 +105,43 @@ func TestWhoIsAnsweredNeverWaits(t *testing.T) {
 						look(mostTurn)
 					}
 					asks(c)
+				}
+			})
+		})
+	}
+}
+
+// TestBodiesEarnWhatHasCome has clients say how long bodies are that nobody reads.
+func TestBodiesEarnWhatHasCome(t *testing.T) {
+	const size = 1 << 20
+	for name, tt := range map[string]struct {
+		says  int64
+		reads bool
+		earns time.Duration
+	}{
+		"said":         {says: 1 << 30, earns: earned},
+		"read":         {says: size, reads: true, earns: earned + size*earnedByte},
+		"never-said":   {says: -1, reads: true, earns: earned + size*earnedByte},
+		"without-body": {reads: true, earns: earned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := known(t, newDebts(nil), here)
+				c.own.add(time.Hour, 0, time.Now())
+				var body io.Reader
+				if tt.says != 0 {
+					body = strings.NewReader(strings.Repeat("x", size))
+				}
+				r := httptest.NewRequest(http.MethodPost, "/", body)
+				r.ContentLength = tt.says
+				counting(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if tt.reads {
+						_, _ = io.Copy(io.Discard, r.Body)
+					}
+					w.WriteHeader(http.StatusNotFound)
+				})).ServeHTTP(httptest.NewRecorder(), r.WithContext(context.WithValue(r.Context(), debtorKey{}, c)))
+				if got := mostOwed - c.own.owed; got != tt.earns {
+					t.Errorf("it earns %v, want %v", got, tt.earns)
 				}
 			})
 		})
@@ -221,7 +258,7 @@ func TestHandshakesForNothingDelayTheirAddress(t *testing.T) {
 			look(time.Millisecond)
 			_, _ = c.Write(make([]byte, helloRetry+1))
 			if asks {
-				ask(c, http.StatusOK, -1)
+				ask(c, http.StatusOK, 0)
 			}
 			_ = c.Close()
 			return waited
