@@ -31,6 +31,16 @@ func (r *recently[K, V]) set(k K, v V) {
 // A collection is a resource in one namespace, or in all.
 type collection struct{ group, resource, namespace string }
 
+// collectionOf is as much of a collection as is kept.
+func collectionOf(group, resource, namespace string) collection {
+	return collection{cut(group, maxName), cut(resource, maxName), cut(namespace, maxName)}
+}
+
+// clone does not keep alive the request that c is part of.
+func (c collection) clone() collection {
+	return collection{strings.Clone(c.group), strings.Clone(c.resource), strings.Clone(c.namespace)}
+}
+
 // Size is how large a whole collection was when it was last listed.
 type Size struct {
 	Objects, Bytes int64
@@ -44,7 +54,7 @@ const stale = time.Minute
 func (a *Account) Size(group, resource, namespace string) (Size, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.sizes.get(collection{group, resource, namespace})
+	return a.sizes.get(collectionOf(group, resource, namespace))
 }
 
 // Measures reports whether the next list of a collection is to be measured.
@@ -58,7 +68,7 @@ func (a *Account) Measured(group, resource, namespace string, s Size) {
 	s.at = time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sizes.set(collection{strings.Clone(group), strings.Clone(resource), strings.Clone(namespace)}, s)
+	a.sizes.set(collectionOf(group, resource, namespace).clone(), s)
 }
 
 // An object is one of a resource.
@@ -72,7 +82,7 @@ type object struct {
 func (a *Account) Wrote(group, resource, namespace, name string, version uint64) (noop bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	o := object{collection{strings.Clone(group), strings.Clone(resource), strings.Clone(namespace)}, strings.Clone(name)}
+	o := object{collectionOf(group, resource, namespace).clone(), strings.Clone(cut(name, maxName))}
 	before, ok := a.versions.get(o)
 	a.versions.set(o, version)
 	return ok && before == version && version != 0

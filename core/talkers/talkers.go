@@ -20,8 +20,12 @@ const (
 	// maxRows bounds the callers and resources that are told apart; who has asked
 	// for nothing for the longest time is forgotten.
 	maxRows = 5000
-	// maxAgent is how much of a user agent is kept, in bytes.
+	// maxAgent is how much of a user agent is kept, maxName of the name of a group,
+	// a resource, a namespace or an object, and maxUser of a user's, in bytes. Those
+	// that there are are hardly longer; anybody may ask for others.
 	maxAgent = 128
+	maxName  = 253
+	maxUser  = 512
 )
 
 // Counts are what a caller has done to a resource.
@@ -75,6 +79,13 @@ type Who struct {
 	Agent string
 }
 
+// cut is as much of w as is kept.
+func (w Who) cut() Who {
+	return Who{User: cut(w.User, maxUser), Group: cut(w.Group, maxName), Resource: cut(w.Resource, maxName), Agent: cut(w.Agent, maxAgent)}
+}
+
+func cut(s string, most int) string { return s[:min(len(s), most)] }
+
 // row is what one caller has done to one resource.
 type row struct {
 	who    Who
@@ -106,14 +117,12 @@ func (a *Account) slot() int64 { return int64(time.Since(a.start) / slot) }
 
 // Add counts what a caller has done, who calls itself agent.
 func (a *Account) Add(who Who, agent string, c Counts) {
-	if len(who.Agent) > maxAgent {
-		who.Agent = who.Agent[:maxAgent]
-	}
+	who = who.cut()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.row(who)
 	if agent != r.agent {
-		r.agent = strings.Clone(agent[:min(len(agent), maxAgent)])
+		r.agent = strings.Clone(cut(agent, maxAgent))
 	}
 	now := a.slot()
 	if i := now % slots; r.number[i] != now {
@@ -149,7 +158,7 @@ func (a *Account) row(who Who) *row {
 func (a *Account) Observed(user, group, resource string) Counts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r, ok := a.rows[Who{User: user, Group: group, Resource: resource}]
+	r, ok := a.rows[Who{User: user, Group: group, Resource: resource}.cut()]
 	if !ok {
 		return Counts{}
 	}

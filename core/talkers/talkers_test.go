@@ -87,6 +87,42 @@ func TestAccountIsBounded(t *testing.T) {
 	}
 }
 
+// TestLongNamesAreNotKept has somebody ask for what nobody has.
+func TestLongNamesAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := New()
+		long := strings.Repeat("x", 1<<20)
+		for range 2 {
+			a.Add(Who{User: long, Group: long, Resource: long, Agent: long}, long, Counts{Requests: 1})
+			a.Wrote(long, long, long, long, 1)
+			a.Measured(long, long, long, Size{Objects: 1})
+		}
+		a.Add(Who{User: long, Group: long, Resource: long}, long, Counts{Requests: 1})
+		for who, r := range a.rows {
+			if n := len(who.User + who.Group + who.Resource + who.Agent + r.agent); n > maxUser+2*maxName+2*maxAgent {
+				t.Errorf("a row keeps %d bytes", n)
+			}
+		}
+		for o := range a.versions.young {
+			if n := len(o.group + o.resource + o.namespace + o.name); n > 4*maxName {
+				t.Errorf("a version keeps %d bytes", n)
+			}
+		}
+		for c := range a.sizes.young {
+			if n := len(c.group + c.resource + c.namespace); n > 3*maxName {
+				t.Errorf("a size keeps %d bytes", n)
+			}
+		}
+		<-time.After(slot)
+		if got := a.Observed(long, long, long); got.Requests != 1 {
+			t.Errorf("got %+v", got)
+		}
+		if size, ok := a.Size(long, long, long); !ok || size.Objects != 1 {
+			t.Errorf("got %+v, %t", size, ok)
+		}
+	})
+}
+
 func TestWritesThatChangeNothing(t *testing.T) {
 	a := New()
 	for i, tt := range []struct {
