@@ -166,7 +166,7 @@ func (x *exchange) end() {
 	}
 	x.judge()
 	x.measure()
-	if x.written && int64(x.body.Len()) == x.bytes {
+	if x.written && x.code == http.StatusOK && int64(x.body.Len()) == x.bytes {
 		i := x.info
 		c.NoopWrites = one(x.account.Wrote(i.APIGroup, i.Resource, i.Namespace, i.Name, wire.ResponseVersion(x.body.Bytes())))
 	}

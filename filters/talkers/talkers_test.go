@@ -93,10 +93,12 @@ func TestWritesThatChangeNothingAreNoticed(t *testing.T) {
 		send(t, a, "PUT", "/api/v1/namespaces/shop/pods/web", jane, answer(200, body))
 	}
 	send(t, a, "PATCH", "/api/v1/namespaces/shop/pods/web?dryRun=All", jane, answer(200, `{"metadata":{"resourceVersion":"8"}}`))
+	send(t, a, "PUT", "/api/v1/namespaces/shop/pods/web", jane, refusal(apierrors.NewTooManyRequests("no", 1)))
+	send(t, a, "PUT", "/api/v1/namespaces/shop/pods/web", jane, answer(200, `{"metadata":{"resourceVersion":"8"}}`))
 	long := `{"metadata":{"resourceVersion":"8"},"data":"` + strings.Repeat("x", maxObject) + `"}`
 	send(t, a, "PUT", "/api/v1/namespaces/shop/pods/web", jane, answer(200, long))
-	if got := a.Talkers()[0].Total.NoopWrites; got != 3 {
-		t.Errorf("%d writes changed nothing, want 3", got)
+	if got := a.Talkers()[0].Total.NoopWrites; got != 4 {
+		t.Errorf("%d writes changed nothing, want 4", got)
 	}
 }
 
