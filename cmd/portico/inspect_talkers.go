@@ -34,6 +34,9 @@ watches that began anew, SHORT watches that ended within five seconds, NOOP writ
 that changed nothing, EXPIRED answers of 410 and 504.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if rows < 0 {
+				return fmt.Errorf("--rows=%d is less than none: give how many rows to show", rows)
+			}
 			all, err := fetchTalkers(cmd, address)
 			if err != nil {
 				return err
