@@ -113,7 +113,7 @@ func (o *proxyOptions) addFlags(cmd *cobra.Command) {
 
 func (o *proxyOptions) addUpstreamFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "Kubeconfig of the API server and of the proxy's own identity there. Empty means the cluster the proxy runs in.")
-	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (host:port) of the same API server, to be used instead of the kubeconfig's: one at a time, another when it is gone. Which is preferred --node-name decides, or chance. Each must present a certificate for its host, or for the kubeconfig's tls-server-name.")
+	f.StringSliceVar(&o.servers, "server", o.servers, "Addresses (host:port) of the same API server, to be used instead of the kubeconfig's: one at a time, another when it is gone. Which is preferred --node-name decides, or chance. Each must present a certificate for its host, or for the kubeconfig's tls-server-name. Not with a kubeconfig that has a proxy-url.")
 }
 
 func (o *proxyOptions) addServingFlags(f *pflag.FlagSet) {

@@ -33,7 +33,8 @@ type Options struct {
 	// identity is lent to nobody: see [Upstream.RoundTrip].
 	Config *rest.Config
 	// Addresses are host:port pairs of the same API server, tried when the one
-	// in use is gone. Empty means the one in Config.Host.
+	// in use is gone. Empty means the one in Config.Host; so it must be where
+	// Config has a proxy-url.
 	Addresses []string
 	// Name is this proxy's among those that share Addresses: it decides which of
 	// them it prefers. Empty means any.
@@ -70,8 +71,14 @@ type leg struct {
 	*acquaintances
 }
 
+// errRoads says that addresses would not be used.
+var errRoads = errors.New("--server names addresses to connect to, and the kubeconfig has a proxy-url, which connects to the kubeconfig's own server: take away one of the two")
+
 // New prepares connections to the API server; it does not open any.
 func New(o Options) (*Upstream, error) {
+	if o.Config.Proxy != nil && len(o.Addresses) > 0 {
+		return nil, errRoads
+	}
 	target, err := apiServer(o.Config)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -226,6 +227,20 @@ func TestAnotherAddressServesWhenOneIsGone(t *testing.T) {
 	_, proxy := before(t, cfg, closed.Listener.Addr().String(), srv.Listener.Addr().String())
 	if res, body := get(t, proxy.URL); res.StatusCode != http.StatusOK || body != "here" {
 		t.Errorf("got %d %q", res.StatusCode, body)
+	}
+}
+
+func TestAddressesBehindAProxyAreRefused(t *testing.T) {
+	cfg := configOf(origin(t, func(http.ResponseWriter, *http.Request) {}))
+	cfg.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example.org:3128"})
+	for addresses, want := range map[string]error{"": nil, "10.0.0.1:6443": errRoads} {
+		u, err := New(Options{Config: cfg, Addresses: strings.Fields(addresses), Log: logr.Discard()})
+		if !errors.Is(err, want) {
+			t.Errorf("with %q: %v, want %v", addresses, err, want)
+		}
+		if u != nil {
+			u.Close()
+		}
 	}
 }
 
