@@ -220,7 +220,8 @@ func (u *Upstream) proxyFor(r *http.Request) *httputil.ReverseProxy {
 	return u.bulk
 }
 
-// rewrite leaves the request as it came, but for where it goes.
+// rewrite leaves the request as it came, but for where it goes, and watches, whose
+// frames have to be known.
 func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 	out := p.Out
 	out.URL.Scheme, out.URL.Host = u.target.Scheme, u.target.Host
@@ -236,6 +237,9 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest) {
 	// Not a copy: it is filled when the body has been read.
 	out.Trailer = p.In.Trailer
 	forward(p)
+	if isWatch(p.In) && len(p.In.Header["Upgrade"]) == 0 {
+		refuseEncodings(out.Header)
+	}
 	makeReplayable(out)
 }
 

@@ -14,6 +14,15 @@ import (
 	"github.com/portico-proxy/portico/core/view/lens"
 )
 
+// refuseEncodings has a watch come as it is. kube-apiserver compresses those that
+// begin with a list, and where one frame ends could then not be told: nobody could
+// end it after one, or say why.
+func refuseEncodings(h http.Header) {
+	if _, ok := h["Accept-Encoding"]; ok {
+		h.Set("Accept-Encoding", "identity")
+	}
+}
+
 // watchCleanly lets an answer that is a watch be ended between two frames. Where a
 // lens is applied to it, that ends it itself if its caller is shown something else.
 func (u *Upstream) watchCleanly(res *http.Response) {

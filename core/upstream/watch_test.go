@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
+
+	"github.com/portico-proxy/portico/core/pipeline"
 	"github.com/portico-proxy/portico/core/view"
 )
 
@@ -138,5 +142,59 @@ func TestWatchThatShowsTooMuchEndsWithItsReason(t *testing.T) {
 		if err := res.Body.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// zipping is an API server that compresses a watch for whoever takes that.
+func zipping(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	var packed *gzip.Writer
+	out := io.Writer(w)
+	if r.Header.Get("Accept-Encoding") == "gzip" {
+		w.Header().Set("Content-Encoding", "gzip")
+		packed = gzip.NewWriter(w)
+		out = packed
+	}
+	_, _ = io.WriteString(out, `{"type":"ADDED"}`+"\n")
+	if packed != nil {
+		_ = packed.Flush()
+	}
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+// TestWatchOfWhoTakesGzipEndsWithItsReason has a watch end that could have been
+// compressed.
+func TestWatchOfWhoTakesGzipEndsWithItsReason(t *testing.T) {
+	u, _ := before(t, configOf(origin(t, zipping)))
+	ends := make(chan func(), 1)
+	proxy := httptest.NewServer(&pipeline.Server{Log: logr.Discard(), Handler: pipeline.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		ctx, end := view.WithEnd(r.Context())
+		ends <- end
+		return u.ServeHTTP(w, r.WithContext(ctx))
+	})})
+	defer proxy.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, proxy.URL+"/api/v1/pods?watch=1&sendInitialEvents=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept-Encoding", "gzip")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(res.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	(<-ends)()
+	rest, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"type":"ADDED"}` + "\n" + string(lastEvent(res.Header))
+	if got := string(first) + string(rest); got != want || !strings.Contains(got, "Expired") {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -36,6 +36,10 @@ func watched(t *testing.T, p *proxy.Proxy, who, of, format string) *early {
 	switch resource {
 	case "configmaps": // which are not in memory
 		w, err = from(t, c.CoreV1().ConfigMaps(namespace).List, c.CoreV1().ConfigMaps(namespace).Watch)
+	case "configmaps-as-stream": // which the API server would compress
+		w, err = c.CoreV1().ConfigMaps(namespace).Watch(t.Context(), metav1.ListOptions{
+			SendInitialEvents: new(true), ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, AllowWatchBookmarks: true,
+		})
 	case "serviceaccounts":
 		w, err = from(t, c.CoreV1().ServiceAccounts(namespace).List, c.CoreV1().ServiceAccounts(namespace).Watch)
 	}
@@ -83,7 +87,7 @@ func (e *early) goesOn(t *testing.T, name string) {
 func begin(t *testing.T, p *proxy.Proxy, who, in string) (narrowed, shown, others []*early) {
 	t.Helper()
 	for _, format := range []string{"application/json", "application/vnd.kubernetes.protobuf"} {
-		for _, of := range []string{"configmaps", "serviceaccounts"} {
+		for _, of := range []string{"configmaps", "configmaps-as-stream", "serviceaccounts"} {
 			narrowed = append(narrowed, watched(t, p, who, of, format))
 			shown = append(shown, watched(t, p, who, of+" "+in, format))
 			others = append(others, watched(t, p, "quin", of, format))

@@ -35,8 +35,8 @@ var ours = map[string]string{
 }
 
 // ofTheWay are headers about how an answer's body travels. Answers from memory
-// are compressed for other machines only; what they are compressed from is
-// compared.
+// are compressed for other machines only, and watches not at all; what they are
+// compressed from is compared.
 var ofTheWay = map[string]string{"Content-Encoding": "", "Vary": "of Content-Encoding"}
 
 // ofTheQueue are headers that say which queue a request stood in. Answers from
@@ -68,6 +68,9 @@ func Diff(r Request, direct, proxied Response) string {
 	excluded := []map[string]string{perAnswer, perConnection, ours}
 	if proxied.FromMemory() {
 		excluded = append(excluded, ofTheQueue, ofTheWay)
+	}
+	if strings.Contains(r.Target, "watch") {
+		excluded = append(excluded, ofTheWay)
 	}
 	note("header", kept(r, direct.Header, excluded), kept(r, proxied.Header, excluded))
 	note("trailer", trailer(direct), trailer(proxied))

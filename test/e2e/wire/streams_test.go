@@ -130,6 +130,21 @@ func TestEventArrivesBeforeTheNextOneIsMade(t *testing.T) {
 	})
 }
 
+// A watch may have to end between two events, which are only known uncompressed.
+func TestWatchesAreNotCompressed(t *testing.T) {
+	s := proxied(newProxy(t, "--watch-cache=false"))
+	r := admin(wire.Request{Target: configMaps + "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"}).With("Accept-Encoding", "gzip")
+	eachWay(t, func(t *testing.T, do protocol) {
+		want, got := must(t, do, direct(), r), must(t, do, s, r)
+		if want.Header.Get("Content-Encoding") != "gzip" || got.Header.Get("Content-Encoding") != "" {
+			t.Errorf("encoded as %q and %q", want.Header.Get("Content-Encoding"), got.Header.Get("Content-Encoding"))
+		}
+		if d := wire.Diff(r, withoutState(want), withoutState(got)); d != "" || !strings.Contains(string(got.Body), "ADDED") {
+			t.Errorf("%d bytes\n%s", len(got.Body), d)
+		}
+	})
+}
+
 // Trailers that come after the answer are a connection error to Go's HTTP/2
 // server. So requests that have some do not travel on a connection with others.
 func TestRequestWithTrailersHasAConnectionOfItsOwn(t *testing.T) {
