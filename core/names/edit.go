@@ -95,7 +95,7 @@ func (e edit) place(s sort, value []byte) ([]byte, error) {
 
 // text exchanges a string. What is none is left to those who read it.
 func (e edit) text(value []byte, exchange func(string) (string, error)) ([]byte, error) {
-	if len(value) < 2 || value[0] != '"' {
+	if !isString(value) {
 		return value, nil
 	}
 	was := string(document.Unquote(value))
@@ -106,9 +106,11 @@ func (e edit) text(value []byte, exchange func(string) (string, error)) ([]byte,
 	return json.Marshal(is)
 }
 
+func isString(value []byte) bool { return len(value) > 1 && value[0] == '"' }
+
 // each exchanges the strings of an array, or one that is not in any.
 func (e edit) each(value []byte, exchange func(string) (string, error)) ([]byte, error) {
-	if len(value) > 0 && value[0] == '"' {
+	if isString(value) {
 		return e.text(value, exchange)
 	}
 	return document.Edit(value, func(_, element []byte) ([]byte, error) { return e.text(element, exchange) })
@@ -202,6 +204,9 @@ func (e edit) members(value []byte, isName func(member string) bool) ([]byte, er
 // applied exchanges the names in an object that is written in a string. One that
 // cannot be read is not shown if it could name a namespace.
 func (e edit) applied(value []byte) ([]byte, error) {
+	if !isString(value) {
+		return value, nil
+	}
 	was := document.Unquote(value)
 	if !json.Valid(was) {
 		if e.out && e.mentions(string(was)) {

@@ -100,6 +100,24 @@ func TestWhatTellsOnlyHalfIsLeftOut(t *testing.T) {
 	}
 }
 
+// The API server refuses what is no string where it wants one, in its own words.
+func TestWhatIsNoStringIsLeftAlone(t *testing.T) {
+	for _, p := range places {
+		if p.sort == managers {
+			continue
+		}
+		group, resource, _ := strings.Cut(strings.Fields(p.resources + " /pods")[0], "/")
+		for _, value := range []string{"7", "123", "[7]", "null", "{}", "true"} {
+			was := documentWith(strings.Fields(p.paths)[0], value)
+			for _, exchange := range []func(schema.GroupResource, []byte) ([]byte, error){tenant.Written, tenant.Object} {
+				if got, err := exchange(schema.GroupResource{Group: group, Resource: resource}, []byte(was)); err != nil || string(got) != was {
+					t.Errorf("%s became %s, %v", was, got, err)
+				}
+			}
+		}
+	}
+}
+
 func TestTokensAreNotShown(t *testing.T) {
 	secrets := schema.GroupResource{Resource: "secrets"}
 	for object, want := range map[string]bool{
