@@ -195,6 +195,27 @@ func TestRefusalsAreInTheTenantsWords(t *testing.T) {
 	}
 }
 
+// What a container says as a Status may be of any depth, and each step would be one more
+// reading of the rest.
+func TestAStatusIsReadOnlyAsDeepAsOneIs(t *testing.T) {
+	const depth = 5000
+	deep := strings.Repeat(`{"a":"tenant-a-x","b":[`, depth) + strings.Repeat(`]}`, depth)
+	read := 0
+	e := edit{Mapping: tenant, out: true}
+	got, err := e.status([]byte(deep), func(was string) (string, error) {
+		read++
+		return e.Text(was), nil
+	}, statusDepth)
+	if want := `{"a":"x","b":[{"a":"x"}]}`; err != nil || string(got) != want || read != 2 {
+		t.Errorf("%d texts were read, %v, which gave %.100s", read, err, got)
+	}
+	text := `{"kind":"Status","apiVersion":"v1","message":"in tenant-a-x","details":{"causes":[{"message":"tenant-a-x","more":{"a":"tenant-a-x"}}]}}`
+	w, err := answer(t, asked(t, "GET", "/api/v1/namespaces/x/pods/web/proxy/"), 404, 1<<20, "application/json", text)
+	if want := `{"kind":"Status","apiVersion":"v1","message":"in x","details":{"causes":[{"message":"x"}]}}`; err != nil || w.Body.String() != want {
+		t.Errorf("got %s, %v", w.Body, err)
+	}
+}
+
 func FuzzPiecesMakeNoDifference(f *testing.F) {
 	f.Add(`{"kind":"PodList","items":[{"a":"\"]"},{},7],"b":[{"c":null}]}`, 3)
 	f.Add(` { "items" : [ ] , "rows":[[],"x"]}`, 1)

@@ -91,7 +91,7 @@ func (r *reader) member(name string, value []byte) ([]byte, error) {
 		err := wire.EachElement(value, func(column []byte) { r.columns = append(r.columns, document.Text(column, "/name")) })
 		return value, err
 	case "message", "details": // of a Status
-		return edit{Mapping: r.Mapping, out: true}.status(value, r.said)
+		return edit{Mapping: r.Mapping, out: true}.status(value, r.said, statusDepth)
 	}
 	return value, nil
 }
@@ -197,16 +197,24 @@ func (r *reader) status(raw []byte) ([]byte, error) {
 		case "metadata":
 			return r.listMeta(value)
 		case "message", "details":
-			return e.status(value, r.said)
+			return e.status(value, r.said, statusDepth)
 		}
 		return value, nil
 	})
 }
 
-// status exchanges what texts there are in a part of a Status.
-func (e edit) status(value []byte, said func(string) (string, error)) ([]byte, error) {
-	if len(value) > 0 && value[0] == '"' {
+// statusDepth is how deep texts lie in a member of a Status: details.causes[0].message.
+const statusDepth = 3
+
+// status exchanges what texts there are in a part of a Status. What lies deeper than
+// any of a Status is left out: a container may have written it, as deep as it likes, and
+// each step is a reading of all that is left.
+func (e edit) status(value []byte, said func(string) (string, error), depth int) ([]byte, error) {
+	switch {
+	case isString(value):
 		return e.text(value, said)
+	case depth == 0 && len(value) > 0 && (value[0] == '{' || value[0] == '['):
+		return nil, nil
 	}
-	return document.Edit(value, func(_, below []byte) ([]byte, error) { return e.status(below, said) })
+	return document.Edit(value, func(_, below []byte) ([]byte, error) { return e.status(below, said, depth-1) })
 }
