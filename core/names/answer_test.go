@@ -6,10 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -83,6 +85,51 @@ func TestRequestsGoOnByTheClustersNames(t *testing.T) {
 	tenant.Impersonate(got.Header)
 	if got.Header.Get("Impersonate-User") != "system:serviceaccount:tenant-a-x:web" || got.Header["Impersonate-Group"][1] != "system:serviceaccounts:tenant-a-x" || r.Header.Get("Impersonate-User") != "system:serviceaccount:x:web" {
 		t.Errorf("he would act as %v, %v", got.Header, err)
+	}
+}
+
+// Names that nothing can be called are no labels of namespaces, and select none.
+func TestSelectorsSelectNothingByNamesThatNoNamespaceHas(t *testing.T) {
+	plain, long := New("", map[string]string{"default": "shop"}), strings.Repeat("n", 63)
+	for _, tt := range []struct {
+		m        *Mapping
+		selector string
+		selects  string // of those below, by the cluster's names
+	}{
+		{plain, "kubernetes.io/metadata.name=shop", ""},
+		{plain, "kubernetes.io/metadata.name==default", "shop"},
+		{plain, "kubernetes.io/metadata.name in (shop,default,7)", "7 shop"},
+		{plain, "kubernetes.io/metadata.name!=shop", "7 default shop tenant-a-x"},
+		{plain, "kubernetes.io/metadata.name notin (shop,default)", "7 default tenant-a-x"},
+		{plain, "kubernetes.io/metadata.name>5", ""},
+		{plain, "kubernetes.io/metadata.name", "7 default shop tenant-a-x"},
+		{tenant, "kubernetes.io/metadata.name in (x," + long + ")", "tenant-a-x"},
+		{tenant, "kubernetes.io/metadata.name notin (x," + long + ")", "7 default shop"},
+		{tenant, "kubernetes.io/metadata.name!=" + long, "7 default shop tenant-a-x"},
+		{tenant, "!kubernetes.io/metadata.name", ""},
+	} {
+		for _, path := range []string{"/api/v1/namespaces?", "/api/v1/namespaces?watch=true&", "/api/v1/watch/namespaces?"} {
+			r, err := tt.m.Request(asked(t, "GET", path+url.Values{"labelSelector": {tt.selector}}.Encode()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := r.URL.Query().Get("labelSelector")
+			selector, err := labels.Parse(text)
+			if err != nil {
+				t.Errorf("%s became %s: %v", tt.selector, text, err)
+				continue
+			}
+			var selected []string
+			for _, name := range []string{"7", "default", "shop", "tenant-a-x"} {
+				if selector.Matches(labels.Set{nameLabelKey: name}) {
+					selected = append(selected, name)
+				}
+			}
+			info, _ := request.RequestInfoFrom(r.Context())
+			if got := strings.Join(selected, " "); got != tt.selects || info.LabelSelector != text && info.LabelSelector != "" {
+				t.Errorf("%s%s became %s, and %q, and selects %s, not %s", path, tt.selector, text, info.LabelSelector, got, tt.selects)
+			}
+		}
 	}
 }
 

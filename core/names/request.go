@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
@@ -126,7 +128,11 @@ func (m *Mapping) fields(was string, r schema.GroupResource) string {
 	return is.String()
 }
 
-// labels exchanges names in a label selector that names namespaces by their label.
+// noNamespaceLabel is the label of no namespace, as their names have no _.
+const noNamespaceLabel = "no_namespace"
+
+// labels exchanges names in a label selector that names namespaces by their label. One
+// that cannot be read is the API server's to refuse; no other may go on as it came.
 func (m *Mapping) labels(was string) string {
 	requirements, err := labels.ParseToRequirements(was)
 	if err != nil || !strings.Contains(was, nameLabelKey) {
@@ -135,19 +141,28 @@ func (m *Mapping) labels(was string) string {
 	out := labels.NewSelector()
 	for _, q := range requirements {
 		if q.Key() == nameLabelKey {
-			values := q.ValuesUnsorted()
-			for i := range values {
-				values[i] = m.Cluster(values[i])
-			}
-			named, err := labels.NewRequirement(q.Key(), q.Operator(), values)
-			if err != nil {
-				return was
+			named, err := labels.NewRequirement(q.Key(), q.Operator(), m.labelValues(q.ValuesUnsorted()))
+			if err != nil || q.Operator() == selection.GreaterThan || q.Operator() == selection.LessThan {
+				// Names that are compared as numbers would be the cluster's.
+				return nameLabelKey + "=" + noNamespaceLabel
 			}
 			q = *named
 		}
 		out = out.Add(q)
 	}
 	return out.String()
+}
+
+// labelValues are the cluster's names as values of a label, which what stands for no
+// namespace and what is too long cannot be.
+func (m *Mapping) labelValues(own []string) []string {
+	all := make([]string, len(own))
+	for i := range own {
+		if all[i] = m.Cluster(own[i]); len(validation.IsValidLabelValue(all[i])) > 0 {
+			all[i] = noNamespaceLabel
+		}
+	}
+	return all
 }
 
 // Impersonate exchanges names of ServiceAccounts that a tenant would act as.
