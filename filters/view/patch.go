@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -121,11 +122,66 @@ func (s masks) directs(name string) bool {
 	return hidden || directive == "$deleteFromPrimitiveList" && len(below) > 0
 }
 
+// pinAt is where an object says which of its states it is, and a change to which it is made.
+var pinAt = []string{"metadata", "resourceVersion"}
+
+var errUnpinned = apierrors.NewBadRequest("the patch is made to the state that was looked at, and to no other: leave metadata.resourceVersion alone, or set it to what you have read")
+
+// asked is the state that a patch says it is for, if it says so. One that would take back
+// what we say of that is refused.
+func (p *patch) asked() (rv string, err error) {
+	metadata, _ := p.object[pinAt[0]].(map[string]any)
+	if drops(p.object, pinAt[0]) || drops(metadata, pinAt[1]) {
+		return "", errUnpinned
+	}
+	rv, _ = metadata[pinAt[1]].(string)
+	for i := range p.operations {
+		said, is := p.operations[i].pins()
+		switch {
+		case !is:
+		case said == "", rv != "" && said != rv:
+			return "", errUnpinned
+		default:
+			rv = said
+		}
+	}
+	return rv, nil
+}
+
+// drops reports whether a directive of a strategic merge takes a member out of an object,
+// or all that it has.
+func drops(object map[string]any, member string) bool {
+	for name := range object {
+		if directive, about, _ := strings.Cut(name, "/"); strings.HasPrefix(directive, "$") && about == member {
+			return true
+		}
+	}
+	return object["$patch"] == "delete"
+}
+
+// pins reports whether an operation writes where the state is told, and which one it
+// tells, if it tells any.
+func (o *operation) pins() (rv string, is bool) {
+	switch {
+	case o.Op == "test", !hasPin(o.Path) && (o.Op != "move" || !hasPin(o.From)):
+		return "", false
+	case (o.Op == "add" || o.Op == "replace") && slices.Equal(partsOf(o.Path), pinAt):
+		_ = json.Unmarshal(o.Value, &rv) // what is no string tells none
+	}
+	return rv, true
+}
+
+// hasPin reports whether a pointer leads to where the state is told, or to what that is in.
+func hasPin(pointer string) bool {
+	parts := partsOf(pointer)
+	return pointer == "" || len(parts) <= len(pinAt) && slices.Equal(parts, pinAt[:len(parts)])
+}
+
 // pinned is the patch as a change to one state only.
 func (p *patch) pinned(rv string) ([]byte, error) {
 	if p.object == nil {
 		quoted, _ := json.Marshal(rv) // a string always can be
-		pin := operation{Op: "add", Path: "/metadata/resourceVersion", Value: quoted}
+		pin := operation{Op: "add", Path: "/" + strings.Join(pinAt, "/"), Value: quoted}
 		return json.Marshal(append([]operation{pin}, p.operations...))
 	}
 	object := maps.Clone(p.object) // it may be tried again
@@ -138,14 +194,18 @@ func (p *patch) pinned(rv string) ([]byte, error) {
 
 // patch makes a PATCH of the current object, once it has been tried out.
 func (s *sight) patch(r *http.Request, p patch, current view.Object) (write, error) {
-	rv := versionOf(current)
-	ours, err := s.isPinned(p.object, rv)
-	if err != nil {
-		return write{}, err
-	}
 	all := s.lens.masksOf(s.asked.resource)
 	if p.touches(all) {
 		return write{}, s.hidden(errHidden{"the patch"})
+	}
+	asked, err := p.asked()
+	if err != nil {
+		return write{}, err
+	}
+	rv := versionOf(current)
+	ours, err := s.isPinned(asked, rv)
+	if err != nil {
+		return write{}, err
 	}
 	text, err := p.pinned(rv)
 	if err != nil {

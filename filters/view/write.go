@@ -174,7 +174,8 @@ func (s *sight) replace(r *http.Request, raw []byte, current view.Object) (write
 		return write{}, err
 	}
 	rv := versionOf(current)
-	ours, err := s.isPinned(sent, rv)
+	asked, _ := at(sent, pinAt).(string)
+	ours, err := s.isPinned(asked, rv)
 	if err != nil {
 		return write{}, err
 	}
@@ -203,8 +204,7 @@ func (s *sight) replace(r *http.Request, raw []byte, current view.Object) (write
 
 // isPinned reports whether the caller leaves it to us to say which state he
 // means. If he means another than the current one, he is told that it is gone.
-func (s *sight) isPinned(sent map[string]any, rv string) (ours bool, err error) {
-	asked, _ := at(sent, []string{"metadata", "resourceVersion"}).(string)
+func (s *sight) isPinned(asked, rv string) (ours bool, err error) {
 	if asked != "" && asked != rv {
 		return false, apierrors.NewConflict(s.asked.resource, s.asked.name, errModified)
 	}
