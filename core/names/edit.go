@@ -42,6 +42,16 @@ func (m *Mapping) Shows(r schema.GroupResource, object []byte) (bool, error) {
 	return err == nil, err
 }
 
+// MayHide reports whether [Mapping.Shows] may say no of objects of a resource, whatever
+// namespace they are in.
+func (m *Mapping) MayHide(r schema.GroupResource) bool {
+	if m == nil || r == namespaceResource { // which name only themselves
+		return false
+	}
+	_, names := ofResource[r]
+	return names || r == secretResource
+}
+
 var secretResource = schema.GroupResource{Resource: "secrets"}
 
 // Written returns an object of a resource, or one that is merged into it, as it is

@@ -66,6 +66,9 @@ func TestNamesAreExchangedInEveryPlace(t *testing.T) {
 				if got, err := tenant.Written(gr, []byte(own)); err != nil || string(got) != want {
 					t.Errorf("%s %s: written as %s, %v", r, path, got, err)
 				}
+				if hides := tenant.MayHide(gr); hides != (p.resources != "" && gr != namespaceResource) {
+					t.Errorf("%s may be hidden by what is at %s: %v", r, path, hides)
+				}
 				foreign := strings.ReplaceAll(cluster, "tenant-a-x", "kube-system")
 				if got, err := tenant.Object(gr, []byte(foreign)); !errors.Is(err, ErrForeign) && strings.Contains(string(got), "kube-system") && p.sort != text && p.sort != generated && p.sort != texts {
 					t.Errorf("%s %s: a name that the tenant does not have is shown: %s", r, path, got)
@@ -126,6 +129,9 @@ func TestTokensAreNotShown(t *testing.T) {
 		if got, err := tenant.Shows(secrets, []byte(object)); got != want || err != nil {
 			t.Errorf("%s: %v, %v", object, got, err)
 		}
+	}
+	if !tenant.MayHide(secrets) || (*Mapping)(nil).MayHide(secrets) {
+		t.Error("Secrets may be hidden only where namespaces have other names")
 	}
 }
 

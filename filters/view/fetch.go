@@ -27,19 +27,24 @@ const maxAnswer = 16 << 20
 
 var errAnswer = errors.New("the API server's answer cannot be read")
 
-// current returns the object that r is about, whole, as its caller may read it.
-// One that does not exist for him is not found.
+// stored returns the object that r is about, whole, as its caller may read it, whether
+// it exists for him or not.
+func (s *sight) stored(r *http.Request) (view.Object, error) {
+	raw, err := fetch(s.next, s.ask(r, s.asked.path(), "", "get"))
+	if err != nil {
+		return view.Object{}, err
+	}
+	return objectOf(raw, &s.asked)
+}
+
+// current is stored, of which what does not exist for its caller is not found.
 func (s *sight) current(r *http.Request) (view.Object, error) {
 	a := &s.asked
-	raw, err := fetch(s.next, s.ask(r, a.path(), "", "get"))
+	o, err := s.stored(r)
 	if err != nil {
 		return view.Object{}, err
 	}
-	o, err := objectOf(raw, a)
-	if err != nil {
-		return view.Object{}, err
-	}
-	exists, err := s.lens.exists(key{a.resource, o.Namespace, o.Name}, o.Labels, &content{raw: raw})
+	exists, err := s.lens.exists(key{a.resource, o.Namespace, o.Name}, o.Labels, &content{raw: o.JSON})
 	if err == nil && !exists {
 		err = apierrors.NewNotFound(a.resource, a.name)
 	}

@@ -189,7 +189,12 @@ func (l *lens) mayBe(k key) bool {
 }
 
 // looks reports whether an object's name does not tell whether it exists.
-func (l *lens) looks(r schema.GroupResource) bool {
+func (l *lens) looks(r schema.GroupResource) bool { return l.weighs(r) || l.names.MayHide(r) }
+
+// weighs reports whether more of an object than its name tells whether it exists, so that
+// who writes it may bring it into sight or out of it. Names of namespaces do not count:
+// he has only his own to write.
+func (l *lens) weighs(r schema.GroupResource) bool {
 	if r == namespaceResource && l.selector != nil || l.follows(r) {
 		return true
 	}
@@ -199,7 +204,7 @@ func (l *lens) looks(r schema.GroupResource) bool {
 // judges reports whether it depends on objects of a resource, or their names,
 // whether they exist.
 func (l *lens) judges(r schema.GroupResource) bool {
-	return r == namespaceResource && l.limits != nil || l.follows(r) || len(l.rulesOf(r)) > 0
+	return r == namespaceResource && l.limits != nil || l.follows(r) || len(l.rulesOf(r)) > 0 || l.names.MayHide(r)
 }
 
 // masksOf returns what is hidden of objects of a resource.

@@ -216,7 +216,7 @@ func (s *sight) patch(r *http.Request, p patch, current view.Object) (write, err
 	if err != nil {
 		return write{}, err
 	}
-	if !tells && !s.lens.looks(s.asked.resource) {
+	if !tells && !s.lens.weighs(s.asked.resource) {
 		return write{request: out, ours: ours}, nil
 	}
 	return write{request: out, ours: ours, tells: tells}, s.tryOut(body.With(r, text), all, current, tells)

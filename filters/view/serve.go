@@ -150,10 +150,10 @@ func (s *sight) many(w http.ResponseWriter, r *http.Request) error {
 	switch selector := s.lens.selects(a.resource); {
 	case isAbout(s.lens.hidden, a.resource), a.namespace != "" && !s.lens.shows(a.namespace):
 		r = narrowed(r, isImpossible)
+	case a.info.Verb == "deletecollection" && s.lens.judges(a.resource) && (selector == nil || s.lens.names.MayHide(a.resource)):
+		return apierrors.NewForbidden(a.resource, "", errUnclear)
 	case selector != nil:
 		r = narrowed(r, selector.String())
-	case a.info.Verb == "deletecollection" && s.lens.judges(a.resource):
-		return apierrors.NewForbidden(a.resource, "", errUnclear)
 	}
 	switch a.info.Verb {
 	case "watch":
@@ -173,8 +173,8 @@ func (s *sight) many(w http.ResponseWriter, r *http.Request) error {
 	return s.shown(w, r)
 }
 
-// selects returns a selector that means the same as the lens does, if there is
-// one.
+// selects returns a selector that means the same as the lens does, but for what names
+// of namespaces hide, if there is one.
 func (l *lens) selects(k schema.GroupResource) labels.Selector {
 	rules := l.rulesOf(k)
 	if len(rules) != 1 || l.follows(k) || k == namespaceResource && l.limits != nil {

@@ -148,23 +148,55 @@ func (s *sight) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if isApply(r) && !s.lens.looks(s.asked.resource) {
+	if isApply(r) && !s.lens.weighs(s.asked.resource) {
 		return s.apply(w, r, raw, p)
 	}
+	return s.edit(w, r, p)
+}
+
+// edit makes a patch to an object that is there.
+func (s *sight) edit(w http.ResponseWriter, r *http.Request, p patch) error {
 	return s.write(w, r, func(current view.Object) (write, error) { return s.patch(r, p, current) })
 }
 
 // apply serves server-side apply of an object that may not be there yet: if it
 // is not, it is made.
 func (s *sight) apply(w http.ResponseWriter, r *http.Request, raw []byte, p patch) error {
-	_, err := s.current(r)
-	if !apierrors.IsNotFound(err) {
-		return s.write(w, r, func(current view.Object) (write, error) { return s.patch(r, p, current) })
+	if _, err := s.stored(r); !apierrors.IsNotFound(err) {
+		return s.edit(w, r, p)
 	}
 	if p.touches(s.lens.masksOf(s.asked.resource)) {
 		return s.hidden(errHidden{"the patch"}) // somebody may have made it by now
 	}
+	if s.lens.names.MayHide(s.asked.resource) {
+		return s.makeBy(w, r, p)
+	}
 	return s.shown(w, body.With(r, raw))
+}
+
+// noState is a resourceVersion that no object has: etcd begins with it, before anything is
+// written. Who applies what is not there may name any.
+const noState = "1"
+
+// makeBy makes by server-side apply what was not there. Has somebody made it by now, it may
+// not exist for the caller.
+func (s *sight) makeBy(w http.ResponseWriter, r *http.Request, p patch) error {
+	if err := s.seeSent(p.object); err != nil {
+		return err
+	}
+	text, err := p.pinned(noState)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	answer := newRecorded()
+	err = s.shown(answer, body.With(r, text))
+	switch {
+	case apierrors.IsConflict(err), answer.lost():
+		return s.edit(w, r, p)
+	case err != nil:
+		return err
+	}
+	return answer.send(w)
 }
 
 // replace makes a PUT of what its caller sends, with what is hidden put back.

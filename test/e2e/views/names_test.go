@@ -177,6 +177,18 @@ reason: Scheduled
 type: Normal
 ---
 apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: mn7x-team}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: apart, namespace: mn7x-team}
+spec:
+  automountServiceAccountToken: false
+  containers: [{name: web, image: web}]
+  affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: x, namespaces: [kube-system], labelSelector: {matchLabels: {is: marker-of-others}}}]}}
+---
+apiVersion: v1
 kind: Secret
 metadata: {name: old-token, namespace: mn7x-team, annotations: {kubernetes.io/service-account.name: none}}
 type: kubernetes.io/service-account-token
@@ -198,8 +210,8 @@ data: {token: TUFSS0VS}
 	m.is(t, "GET", "/api/v1/namespaces?labelSelector=kubernetes.io/metadata.name%3Dteam", "", 200, `"name":"team"`)
 	m.is(t, "GET", "/api/v1/namespaces/team/events", "", 200, "assigned team/web to a node", `"namespace":"team"`)
 	m.is(t, "GET", "/api/v1/events?fieldSelector=involvedObject.namespace%3Dteam", "", 200, "assigned team/web to a node")
-	m.is(t, "GET", "/api/v1/namespaces/team/secrets/old-token", "", 404)
 	m.is(t, "GET", "/apis/rbac.authorization.k8s.io/v1/namespaces/team/rolebindings", "", 200, `"items":[]`)
+	leavesAlone(t, m)
 	m.is(t, "GET", "/api/v1/namespaces/team/pods/none/log", "", 404, `pods \"none\" not found`)
 	m.is(t, "POST", "/api/v1/namespaces/team/serviceaccounts/default/token", asJSON+`{}`, 403, "as the cluster does")
 	m.is(t, "POST", "/api/v1/namespaces/team/configmaps", asJSON+`{"metadata":{"name":"x","namespace":"default"}}`, 400, "does not match")
@@ -222,6 +234,42 @@ data: {token: TUFSS0VS}
 	controls(t, m)
 	m.is(t, "DELETE", "/api/v1/namespaces/made", "", 200, `"name":"made"`)
 	m.neverSaw(t, "mn7x", "MARKER", "marker-of-others", "bW43e", "1uN3", "tbjd4") // the last are base64
+}
+
+// leavesAlone has a tenant try to change what does not exist for him in his namespace.
+func leavesAlone(t *testing.T, a *tenant) {
+	t.Helper()
+	const bindings, pod, secrets = "/apis/rbac.authorization.k8s.io/v1/namespaces/team/rolebindings", "/api/v1/namespaces/team/pods/apart", "/api/v1/namespaces/team/secrets"
+	before := admin(t, "", "get", "rolebinding/of-the-cluster", "secret/old-token", "pod/apart", "--namespace=mn7x-team", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].metadata.labels}")
+	role := `"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}`
+	for path, head := range map[string]string{
+		bindings + "/of-the-cluster": `"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",` + role + `,"metadata":{"name":"of-the-cluster"`,
+		secrets + "/old-token":       `"apiVersion":"v1","kind":"Secret","type":"kubernetes.io/service-account-token","metadata":{"name":"old-token"`,
+		pod:                          `"apiVersion":"v1","kind":"Pod","metadata":{"name":"apart"`,
+	} {
+		a.is(t, "GET", path, "", 404)
+		a.is(t, "PUT", path, asJSON+`{`+head+`}}`, 404)
+		a.is(t, "PATCH", path, asMerge+`{"metadata":{"labels":{"a":"b"}}}`, 404)
+		a.is(t, "PATCH", path, asOps+`[{"op":"add","path":"/metadata/labels","value":{"a":"b"}}]`, 404)
+		a.is(t, "PATCH", path+"?fieldManager=m&force=true", asApply+`{`+head+`,"labels":{"a":"b"}}}`, 404)
+		a.is(t, "DELETE", path, "", 404)
+	}
+	a.is(t, "DELETE", bindings, "", 403, "one by one")
+	a.is(t, "DELETE", secrets, "", 403, "one by one")
+	a.is(t, "GET", pod+"/log", "", 404, `pods \"apart\" not found`)
+	a.is(t, "POST", pod+"/exec?command=x&stdout=true", "", 404, `pods \"apart\" not found`)
+	a.is(t, "POST", pod+"/eviction", asJSON+`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"apart"}}`, 404)
+	a.is(t, "POST", "/api/v1/namespaces/team/bindings", asJSON+`{"metadata":{"name":"apart"},"target":{"kind":"Node","name":"none"}}`, 403)
+	a.is(t, "POST", secrets, asJSON+`{"metadata":{"name":"mine","annotations":{"kubernetes.io/service-account.name":"default"}},"type":"kubernetes.io/service-account-token"}`, 403, "would not exist")
+	if after := admin(t, "", "get", "rolebinding/of-the-cluster", "secret/old-token", "pod/apart", "--namespace=mn7x-team", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].metadata.labels}"); after != before {
+		t.Errorf("there was %s, and is %s", before, after)
+	}
+	// What is his he makes, changes and deletes as ever.
+	object := `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",` + role + `,"metadata":{"name":"applied"},"subjects":[{"kind":"ServiceAccount","name":"web","namespace":"team"}]}`
+	a.is(t, "PATCH", bindings+"/applied?fieldManager=m", asApply+object, 201, `"namespace":"team"`)
+	a.is(t, "PATCH", bindings+"/applied?fieldManager=m", asApply+strings.Replace(object, `"web"`, `"db"`, 1), 200, `"name":"db"`)
+	a.is(t, "PATCH", bindings+"/applied", asOps+`[{"op":"add","path":"/metadata/labels","value":{"a":"b"}}]`, 200, `"a":"b"`)
+	a.is(t, "DELETE", bindings+"/applied", "", 200)
 }
 
 // controls has a controller-runtime client do what a controller does.
