@@ -193,13 +193,6 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request, next pipeline.
 	if gr, ok := c.isWrite(r); ok {
 		return c.write(w, r, next, gr)
 	}
-	if c.Stale(r) > 0 {
-		o := c.outage(r.Context().Value(askedKey{}).(*asked).question.gvr.GroupResource())
-		defer o.leave()
-		if !o.enter() && c.stale(w, r) {
-			return nil // somebody else finds out whether upstream is back
-		}
-	}
 	if !pipeline.Granted(r.Context()) {
 		if isRead(r) {
 			c.passed.add(c.ungranted(r))

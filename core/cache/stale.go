@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,16 +34,19 @@ import (
 // others: any caller can have one fail.
 type outage struct {
 	known  atomic.Bool
-	trying atomic.Int32
+	trying atomic.Bool // somebody finds out
 }
 
-// enter reports whether the request is to ask upstream. The caller calls leave.
-func (o *outage) enter() bool { return o == nil || o.trying.Add(1) == 1 || !o.known.Load() }
-
-func (o *outage) leave() {
-	if o != nil {
-		o.trying.Add(-1)
+// enter reports whether a request is to ask upstream. The caller calls leave once it
+// knows how upstream is: who reads its answer may take as long as he likes.
+func (o *outage) enter() (leave func(), ok bool) {
+	switch {
+	case o == nil || !o.known.Load():
+		return nobody, true
+	case !o.trying.CompareAndSwap(false, true):
+		return nobody, false
 	}
+	return sync.OnceFunc(func() { o.trying.Store(false) }), true
 }
 
 func (o *outage) end() {
@@ -72,8 +76,15 @@ func (c *Cache) lost(gr schema.GroupResource) {
 	o.known.Store(true)
 }
 
+var errTried = errors.New("somebody else finds out whether upstream is back")
+
 // probe asks how new a linearizable read must be.
 func (a *answer) probe() (uint64, error) {
+	leave, ok := a.cache.outage(a.gvr.GroupResource()).enter()
+	defer leave()
+	if a.gone = !ok && a.stale > 0; a.gone {
+		return 0, errTried
+	}
 	now, err := a.cache.newest(a.r.Context(), a.entry)
 	if paused := (*stream.PausedError)(nil); errors.As(err, &paused) {
 		return 0, err // the caller's own request will find out
@@ -93,8 +104,13 @@ func (a *answer) probe() (uint64, error) {
 func (c *Cache) passOrStale(w, to http.ResponseWriter, r *http.Request, next pipeline.Handler) error {
 	info, _ := request.RequestInfoFrom(r.Context())
 	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
+	leave, ok := c.outage(gr).enter()
+	defer leave()
+	if !ok && c.stale(w, r) {
+		return nil
+	}
 	told := &heldResponse{ResponseWriter: to, settle: func(h *heldResponse) { c.tellOf(info, h) }}
-	f := &fallback{ResponseWriter: told, header: http.Header{}, instead: func() bool { return c.stale(w, r) }}
+	f := &fallback{ResponseWriter: told, header: http.Header{}, knows: leave, instead: func() bool { return c.stale(w, r) }}
 	if info.Verb == "list" { // which may be too long to be held back
 		f.ResponseWriter = to
 		f.begins = func(code int) { c.tellRead(gr, code) }
@@ -108,7 +124,9 @@ func (c *Cache) passOrStale(w, to http.ResponseWriter, r *http.Request, next pip
 		return told.finish()
 	case err == nil:
 		return nil
-	case !f.begun && r.Context().Err() == nil && upstream.IsGone(err) && f.instead():
+	}
+	leave()
+	if !f.begun && r.Context().Err() == nil && upstream.IsGone(err) && f.instead() {
 		return nil
 	}
 	return err
@@ -119,6 +137,7 @@ func (c *Cache) passOrStale(w, to http.ResponseWriter, r *http.Request, next pip
 type fallback struct {
 	http.ResponseWriter
 	header  http.Header    // what is to be sent, until that has begun
+	knows   func()         // is called once it is known whether upstream has failed
 	instead func() bool    // answers, if it can
 	begins  func(code int) // may be nil
 	begun   bool           // of upstream's answer something is sent
@@ -133,11 +152,11 @@ func (f *fallback) Header() http.Header {
 }
 
 func (f *fallback) WriteHeader(code int) {
-	switch {
-	case f.dropped || f.begun || code < http.StatusOK:
+	if f.dropped || f.begun || code < http.StatusOK {
 		return
-	case upstream.IsFailure(code) && f.instead():
-		f.dropped = true
+	}
+	f.knows()
+	if f.dropped = upstream.IsFailure(code) && f.instead(); f.dropped {
 		return
 	}
 	f.begun = true

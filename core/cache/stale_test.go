@@ -1,8 +1,11 @@
 package cache_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -192,4 +195,68 @@ func TestSlowUpstreamIsNotGone(t *testing.T) {
 	path := shelf(t, p, "stale-slow")
 	p.upstream.late.Store(true)
 	p.check(path, http.StatusOK, "")
+}
+
+// unread is a client that reads nothing until it is released.
+type unread struct {
+	*httptest.ResponseRecorder
+	begun, released chan struct{}
+	once            sync.Once
+}
+
+func (u *unread) Write(p []byte) (int, error) {
+	u.once.Do(func() { close(u.begun) })
+	<-u.released
+	return u.ResponseRecorder.Write(p)
+}
+
+// TestSlowReadersDoNotProlongAnOutage has a client take its time over a stale answer,
+// and over one that found out that upstream is back.
+func TestSlowReadersDoNotProlongAnOutage(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-unread")
+	released, done := make(chan struct{}), sync.WaitGroup{}
+	defer done.Wait()
+	defer close(released)
+	read := func(path string) {
+		u := &unread{ResponseRecorder: httptest.NewRecorder(), begun: make(chan struct{}), released: released}
+		done.Go(func() { p.handler.ServeHTTP(u, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)) })
+		<-u.begun
+	}
+	lose := func() {
+		p.upstream.gone.Store(true)
+		// Memory may not have heard yet of what was told before.
+		until(t, func() bool { return p.Get(path, cachetest.JSON).ServedBy() == "stale" })
+	}
+	for i, one := range []string{path, path + "/a", path + "?resourceVersion=0"} {
+		lose()
+		read(one)
+		p.upstream.gone.Store(false)
+		name := fmt.Sprint("b-", i)
+		direct(t).Write(http.MethodPost, path, object{"metadata": object{"name": name}})
+		if got := p.Get(path, cachetest.JSON); got.ServedBy() == "stale" || !strings.Contains(string(got.Body), name) {
+			t.Errorf("while somebody reads %s: by %q: %s", one, got.ServedBy(), got.Body)
+		}
+		read(one)
+	}
+	lose()
+	p.upstream.gone.Store(false)
+	p.check(path+"/a", http.StatusOK, "")
+}
+
+// TestOneFindsOutWhetherAnOutageIsOver has others read while the first waits.
+func TestOneFindsOutWhetherAnOutageIsOver(t *testing.T) {
+	p := newProxy(t, stale(time.Hour))
+	path := shelf(t, p, "stale-tried")
+	p.upstream.gone.Store(true)
+	p.check(path, http.StatusOK, "stale")
+	p.whileSomebodyAsks(path, func() {
+		asked := p.upstream.requests.Load() + p.passed.Load()
+		p.check(path, http.StatusOK, "stale")
+		p.check(path+"/a", http.StatusOK, "stale")
+		p.check(path+"?resourceVersion=0", http.StatusOK, "cache")
+		if n := p.upstream.requests.Load() + p.passed.Load() - asked; n > 0 {
+			t.Errorf("%d others asked", n)
+		}
+	})
 }
