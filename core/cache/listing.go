@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/portico-proxy/portico/core/cache/internal/stream"
 	"github.com/portico-proxy/portico/core/cache/wire"
@@ -17,6 +18,7 @@ import (
 type listing struct {
 	key      string            // of the one object that was asked for, or empty
 	rv       uint64            // of the list
+	at       time.Time         // before it was asked for
 	versions map[string]uint64 // resourceVersions by key
 }
 
@@ -65,6 +67,7 @@ func (e *entry) list(ctx context.Context, q *question) *listing {
 	if selector := e.Scope.Selector(name); selector != "" {
 		query.Set("fieldSelector", selector)
 	}
+	at := time.Now()
 	got, done, err := e.shared(ctx, stream.CollectionPath(e.Schema.Resource, namespace), query, e.Format.MediaType())
 	defer done()
 	if err != nil {
@@ -78,7 +81,7 @@ func (e *entry) list(ctx context.Context, q *question) *listing {
 		e.Fail(stream.ErrRestored)
 		return nil
 	}
-	return &listing{key: key, rv: l.rv, versions: l.versions}
+	return &listing{key: key, rv: l.rv, at: at, versions: l.versions}
 }
 
 // listing reads the list that r is, once for all who share it.

@@ -313,7 +313,7 @@ func (f *follower) compare(st *stream.State) {
 	same := st.Same()
 	if l := f.proof.listing; l != nil && l.rv >= f.need && l.is(st.Here()) {
 		if same = l.rv; l.key == "" {
-			f.entry.Confirm(st, l.rv)
+			f.entry.Confirm(st, l.rv, l.at)
 		}
 	}
 	switch {

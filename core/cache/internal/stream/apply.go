@@ -3,6 +3,7 @@ package stream
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/portico-proxy/portico/core/cache/wire"
 )
@@ -175,15 +176,19 @@ func (s *State) aheadOf(rv uint64) ahead {
 	return ahead{}
 }
 
-// Confirm notes that upstream had the objects of st, as they were Here, at rv as well.
-// It reports false if they have changed since, or are known at a later one.
-func (s *Stream) Confirm(st *State, rv uint64) bool {
-	s.heard.Store(s.now().UnixNano())
+// Confirm notes that upstream had the objects of st, as they were Here, at rv as well:
+// that is known since at. It reports false if they have changed since, or are known at
+// a later one, or the stream has ended.
+func (s *Stream) Confirm(st *State, rv uint64, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.state.Load()
-	if last == nil || last.End() != st.End() || last.Applied < st.Applied || rv <= last.Reached() {
-		return last != nil && last.Reached() >= rv
+	if s.ended || last == nil {
+		return false
+	}
+	s.hear(at)
+	if last.End() != st.End() || last.Applied < st.Applied || rv <= last.Reached() {
+		return last.Reached() >= rv
 	}
 	next := *last
 	next.ahead = ahead{Snapshot: Snapshot{ResourceVersion: rv, objects: last.objects}, at: last.End()}

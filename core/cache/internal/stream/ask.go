@@ -117,7 +117,7 @@ func (s *Stream) ask() (uint64, error) {
 		return 0, fmt.Errorf("ask for progress: %w", err)
 	case same == rv:
 		return rv, nil
-	case st.Applied != rv || !s.Confirm(st, same):
+	case st.Applied != rv || !s.Confirm(st, same, s.now()):
 		return 0, errOvertaken
 	}
 	return same, nil

@@ -59,6 +59,7 @@ type Stream struct {
 	dead      int        // events dropped from the array's front
 	holes     int64      // bytes in packs that nobody reads
 	accounted int64      // bytes reported to budget
+	ended     bool       // they have been given back
 
 	packer  wire.Packer   // of the list that is being read; the reflector's
 	asked   uint64        // where the collection was when that was asked for; the reflector's
@@ -102,7 +103,7 @@ func (s *Stream) Run() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.budget.Add(-s.accounted)
-	s.accounted = 0
+	s.accounted, s.ended = 0, true
 }
 
 // Fail ends the stream for a reason that trying again would not mend soon.
@@ -128,6 +129,15 @@ func (s *Stream) Warnings() []string {
 		return *w
 	}
 	return nil
+}
+
+// hear notes that upstream has proven at a time that we were current then.
+func (s *Stream) hear(at time.Time) {
+	for now := at.UnixNano(); ; {
+		if last := s.heard.Load(); now <= last || s.heard.CompareAndSwap(last, now) {
+			return
+		}
+	}
 }
 
 // Age is how long ago upstream last proved that the collection is current.
