@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/portico-proxy/portico/core/cache"
 	"github.com/portico-proxy/portico/core/cache/cachetest"
@@ -119,6 +122,20 @@ func TestRedefinedResourcesAreReadAnew(t *testing.T) {
 		got := p.Get(path+"?resourceVersion=0", cachetest.JSON)
 		return got.Status == http.StatusOK && len(got.List(t).Items) == 0
 	})
+}
+
+// TestDroppedResourcesAreNotBegun has a definition change between a read's question how
+// objects are to be read and its use of the answer.
+func TestDroppedResourcesAreNotBegun(t *testing.T) {
+	p := newProxy(t, nothingRefused)
+	p.warm("/api/v1/namespaces", cachetest.JSON) // the cache has started
+	const path = "/api/v1/configmaps"
+	info := &request.RequestInfo{IsResourceRequest: true, Path: path, Verb: "list", APIVersion: "v1", Resource: "configmaps"}
+	r := httptest.NewRequestWithContext(request.WithRequestInfo(t.Context(), info), http.MethodGet, path, nil)
+	if p.cache.BeginsDropped(r) {
+		t.Error("it was begun as it was known before")
+	}
+	p.warm(path, cachetest.JSON)
 }
 
 // wheels is how many the first item has, 0 if there is none.

@@ -2,9 +2,12 @@ package cache
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/portico-proxy/portico/core/cache/wire"
 )
 
 // SkipProof breaks the cache: the newest state is taken to be the one in memory.
@@ -39,6 +42,25 @@ func (c *Cache) Named() (floors, outages, resources int) {
 	c.streams.mu.Lock()
 	defer c.streams.mu.Unlock()
 	return len(c.ledger.floors), outages, len(c.streams.resources)
+}
+
+// BeginsDropped reports whether a collection is begun to answer r that was dropped once
+// it was known how to read it.
+func (c *Cache) BeginsDropped(r *http.Request) bool {
+	q, ok := c.question(r)
+	if !ok {
+		return false
+	}
+	s := c.streams
+	known := s.resource(q.gvr).await(r.Context())
+	s.mu.Lock()
+	s.drop(q.gvr)
+	s.mu.Unlock()
+	e := s.use(q, wire.JSON, known)
+	if e != nil {
+		e.release()
+	}
+	return e != nil
 }
 
 // FillLedger names as many resources as may be in doubt, but for room.

@@ -54,7 +54,8 @@ func (q *question) parts() []stream.Scope {
 }
 
 // use returns a collection that can answer q, begun if need be, or nil if there
-// is none to be had now. The caller calls release when done.
+// is none to be had now. Nobody would drop one that began under a definition that
+// has been dropped before. The caller calls release when done.
 func (s *streams) use(q *question, format wire.Format, known *wire.Schema) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +63,7 @@ func (s *streams) use(q *question, format wire.Format, known *wire.Schema) *entr
 	e := s.opened(keys)
 	if e == nil {
 		k, ok := s.worthBeginning(keys)
-		if !ok || s.ctx.Err() != nil {
+		if r := s.resources[q.gvr]; !ok || s.ctx.Err() != nil || r == nil || r.schema != known {
 			return nil
 		}
 		e = s.begin(k, known)
