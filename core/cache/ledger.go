@@ -203,7 +203,7 @@ func (l *ledger) known(r schema.GroupResource, touch uint64) (rv uint64, ok bool
 // sessions.
 func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
 	info, ok := request.RequestInfoFrom(r.Context())
-	if !ok || !info.IsResourceRequest || r.Method == http.MethodGet || r.Method == http.MethodHead || len(r.Header["Upgrade"]) > 0 {
+	if !ok || !info.IsResourceRequest || r.Method == http.MethodGet || r.Method == http.MethodHead || isUpgrade(r, info) {
 		return schema.GroupResource{}, false
 	}
 	gr := schema.GroupResource{Group: info.APIGroup, Resource: info.Resource}
@@ -213,6 +213,16 @@ func (c *Cache) isWrite(r *http.Request) (schema.GroupResource, bool) {
 	}
 	p := c.policy(gr)
 	return gr, !p.Refuse && (p.Session != nil || p.StaleIfError > 0) && !isTried(r)
+}
+
+// isUpgrade reports a conversation of an aggregated API server's, whose group has a dot.
+// The API server overlooks the header where it has none, and so does every object.
+func isUpgrade(r *http.Request, info *request.RequestInfo) bool {
+	switch info.Subresource {
+	case "", "status", "scale":
+		return false
+	}
+	return len(r.Header["Upgrade"]) > 0 && strings.Contains(info.APIGroup, ".")
 }
 
 // isTried reports a write that upstream only tries. Of a deletion with a body it

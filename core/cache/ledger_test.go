@@ -1,0 +1,89 @@
+package cache_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/portico-proxy/portico/core/cache"
+	"github.com/portico-proxy/portico/core/cache/cachetest"
+)
+
+// selected has only some requests be spoiled.
+type selected struct {
+	*counter
+	of func(*http.Request) bool
+}
+
+func (s selected) RoundTrip(r *http.Request) (*http.Response, error) {
+	if s.of(r) {
+		return s.counter.RoundTrip(r)
+	}
+	return s.counter.RoundTripper.RoundTrip(r)
+}
+
+// isLasting reports what is no watch that catches up.
+func isLasting(r *http.Request) bool { return r.URL.Query().Get("timeoutSeconds") != "3" }
+
+// newDesk starts a proxy for sessions that has a ConfigMap of a new namespace in memory.
+// Only requests that of selects are spoiled.
+func newDesk(t *testing.T, namespace string, of func(*http.Request) bool) (p *proxy, path string) {
+	t.Helper()
+	d := direct(t)
+	d.AddNamespace(namespace)
+	path = "/api/v1/namespaces/" + namespace + "/configmaps"
+	d.Write(http.MethodPost, path, object{"metadata": object{"name": "a"}, "data": object{"v": "first"}})
+	p = newProxy(t, func(o *cache.Options) {
+		sessions(o)
+		o.Upstream = selected{o.Upstream.(*counter), of}
+	})
+	p.warm(path, cachetest.JSON)
+	return p, path
+}
+
+// deafen has watches say nothing until the test ends.
+func (p *proxy) deafen(t *testing.T) {
+	t.Helper()
+	gate := make(chan struct{})
+	p.upstream.held.Store(&gate)
+	t.Cleanup(func() {
+		p.upstream.held.Store(nil)
+		close(gate)
+	})
+}
+
+const second = `{"data":{"v":"second"}}`
+
+// expect expects a ConfigMap to have a value.
+func (p *proxy) expect(path, accept, value string) {
+	p.t.Helper()
+	if got := p.Get(path, accept); !strings.Contains(string(got.Body), value) {
+		p.t.Errorf("%s as %s has no %s: %d by %q: %q", path, accept, value, got.Status, got.ServedBy(), got.Body)
+	}
+}
+
+// TestWritesThatNameAnUpgradeAreSeen has a client that is in no session name one where
+// the API server overlooks it.
+func TestWritesThatNameAnUpgradeAreSeen(t *testing.T) {
+	p, path := newDesk(t, "desk-upgrade", isLasting)
+	var writing atomic.Bool
+	p.cache.SetPolicies(func(schema.GroupResource) cache.Policy {
+		return cache.Policy{Session: func(user.Info) bool { return !writing.Load() }}
+	})
+	p.expect(path+"/a", cachetest.JSON, "first")
+	p.deafen(t)
+	writing.Store(true)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPatch, path+"/a", strings.NewReader(second))
+	r.Header = http.Header{"Content-Type": {"application/merge-patch+json"}, "Upgrade": {"x"}}
+	w := httptest.NewRecorder()
+	if p.handler.ServeHTTP(w, r); w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	writing.Store(false)
+	p.expect(path+"/a", cachetest.JSON, "second")
+}
