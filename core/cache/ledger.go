@@ -243,7 +243,7 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, next pipeline.Handl
 	p := c.policy(gr)
 	to := w
 	if p.isSession(r) {
-		to = &noted{ResponseWriter: w, note: func(code int) { c.noteRead(gr, code) }}
+		to = &noted{ResponseWriter: w, note: func(code int) { c.noteRead(gr, code) }, goesOn: info.Verb == "watch"}
 	}
 	switch {
 	case p.StaleIfError == 0 || info.Subresource != "":
@@ -266,26 +266,31 @@ func (c *Cache) noteRead(gr schema.GroupResource, code int) {
 	}
 }
 
-// noted tells of a response before the first byte of it leaves.
+// noted tells of a response before the first byte of it leaves, and of one that goes on
+// before each further part does: what memory has reached meanwhile may be less.
 type noted struct {
 	http.ResponseWriter
-	note func(code int)
-	done bool
+	note   func(code int)
+	goesOn bool
+	code   int // 0 until the first byte leaves
 }
 
 func (n *noted) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 func (n *noted) WriteHeader(code int) {
-	if !n.done {
-		n.done = true
+	if n.code == 0 {
+		n.code = code
 		n.note(code)
 	}
 	n.ResponseWriter.WriteHeader(code)
 }
 
 func (n *noted) Write(p []byte) (int, error) {
-	if !n.done {
+	switch {
+	case n.code == 0:
 		n.WriteHeader(http.StatusOK)
+	case n.goesOn:
+		n.note(n.code)
 	}
 	return n.ResponseWriter.Write(p)
 }

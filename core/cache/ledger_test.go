@@ -87,3 +87,20 @@ func TestWritesThatNameAnUpgradeAreSeen(t *testing.T) {
 	writing.Store(false)
 	p.expect(path+"/a", cachetest.JSON, "second")
 }
+
+// TestSessionsSeeWhatTheirWatchesTold has a watch go past memory, which hears late.
+func TestSessionsSeeWhatTheirWatchesTold(t *testing.T) {
+	p, path := newDesk(t, "desk-watched", isLasting)
+	start := direct(t).Get(path, cachetest.JSON).List(t).Metadata.ResourceVersion
+	w := p.Watch(path+"?watch=true&bogus=1&resourceVersion="+start, cachetest.JSON)
+	if by := w.ServedBy(); by != "" {
+		t.Fatalf("watched by %q", by)
+	}
+	p.expect(path+"/a", cachetest.JSON, "first")
+	p.deafen(t)
+	direct(t).Patch(path+"/a", second)
+	if e := w.Event(); e.Type != "MODIFIED" || e.Object.Metadata.Name != "a" {
+		t.Fatalf("got %+v", e)
+	}
+	p.expect(path+"/a", cachetest.JSON, "second")
+}
