@@ -335,6 +335,7 @@ type answer struct {
 	views *view.Remembering
 	w     http.ResponseWriter
 	r     *http.Request
+	floor uint64 // what memory has to have, of a session's writes and what it saw
 	why   string // it could not be answered, if that is not [telemetry.PassedNotCurrent]
 	gone  bool   // upstream is
 	old   bool   // so the answer may be stale
@@ -388,22 +389,23 @@ func (a *answer) readYourWrites() bool {
 		a.why = telemetry.PassedOutOfTouch
 		return false
 	}
-	floor, err := a.cache.ledger.floor(a.r.Context(), gr, a.entry.Stream, since)
-	if err != nil {
+	var err error
+	if a.floor, err = a.cache.ledger.floor(a.r.Context(), gr, a.entry.Stream, since); err != nil {
 		return false
 	}
-	if _, ok = a.reach(floor); ok {
+	if _, ok = a.reach(a.floor); ok {
 		return true
 	}
 	if now, err := a.entry.Current(a.r.Context()); err == nil {
-		a.cache.ledger.lower(gr, floor, now)
+		a.cache.ledger.lower(gr, a.floor, now)
 	}
 	return false
 }
 
-// show has everybody know that a session is going to see what happened at rv.
+// show has everybody know that a session is going to see what happened at rv: replicas,
+// and collections here that may not have heard of it.
 func (a *answer) show(rv uint64) {
-	if a.session && a.cache.replicas != nil {
+	if a.session && (a.cache.replicas != nil || rv > a.floor && a.entry.beside.Load() > 0) {
 		a.cache.note(a.gvr.GroupResource(), rv)
 	}
 }

@@ -104,3 +104,60 @@ func TestSessionsSeeWhatTheirWatchesTold(t *testing.T) {
 	}
 	p.expect(path+"/a", cachetest.JSON, "second")
 }
+
+// TestSessionsDoNotGoBackBetweenFormats has one of two hear late.
+func TestSessionsDoNotGoBackBetweenFormats(t *testing.T) {
+	p, path := newDesk(t, "desk-formats", func(r *http.Request) bool { return isLasting(r) && r.Header.Get("Accept") == cachetest.Protobuf })
+	p.warm(path, cachetest.Protobuf)
+	p.deafen(t)
+	p.expect(path+"/a", cachetest.Protobuf, "first")
+	direct(t).Patch(path+"/a", second)
+	until(t, func() bool { return strings.Contains(string(p.Get(path+"/a", cachetest.JSON).Body), "second") })
+	p.expect(path+"/a", cachetest.Protobuf, "second")
+}
+
+// TestSessionsDoNotGoBackBehindThePast has a watch be told by upstream what was before
+// memory's history, and what is still to come there.
+func TestSessionsDoNotGoBackBehindThePast(t *testing.T) {
+	d := direct(t)
+	start := d.Get("/api/v1/namespaces/default/configmaps", cachetest.JSON).List(t).Metadata.ResourceVersion
+	p, path := newDesk(t, "desk-past", isLasting)
+	p.deafen(t)
+	d.Patch(path+"/a", second)
+	w := p.Watch(path+"?watch=true&resourceVersion="+start, cachetest.JSON)
+	if by := w.ServedBy(); by != "cache" {
+		t.Fatalf("watched by %q", by)
+	}
+	if first, second := w.Event(), w.Event(); first.Type != "ADDED" || second.Type != "MODIFIED" {
+		t.Fatalf("got %+v and %+v", first, second)
+	}
+	p.expect(path+"/a", cachetest.JSON, "second")
+}
+
+// TestSessionsElsewhereCostNothing has objects change that no other part has.
+func TestSessionsElsewhereCostNothing(t *testing.T) {
+	d := direct(t)
+	var paths []string
+	p := newProxy(t, func(o *cache.Options) {
+		o.Policies = func(schema.GroupResource) cache.Policy {
+			return cache.Policy{Parts: true, Session: func(user.Info) bool { return true }}
+		}
+	})
+	for _, namespace := range []string{"desk-here", "desk-there"} {
+		d.AddNamespace(namespace)
+		path := "/api/v1/namespaces/" + namespace + "/configmaps"
+		d.Write(http.MethodPost, path, object{"metadata": object{"name": "a"}, "data": object{"v": "first"}})
+		p.warm(path, cachetest.JSON)
+		paths = append(paths, path+"/a")
+	}
+	for _, path := range paths { // what was read past memory is caught up with
+		p.expect(path, cachetest.JSON, "first")
+	}
+	d.Patch(paths[1], second)
+	until(t, func() bool { return strings.Contains(string(p.Get(paths[1], cachetest.JSON).Body), "second") })
+	before := p.upstream.requests.Load() + p.passed.Load()
+	p.expect(paths[0], cachetest.JSON, "first")
+	if n := p.upstream.requests.Load() + p.passed.Load() - before; n > 0 {
+		t.Errorf("cost %d requests", n)
+	}
+}

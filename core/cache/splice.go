@@ -115,7 +115,9 @@ func (f *follower) sendPast(p *past) bool {
 			if err != nil {
 				return false
 			}
-			f.show(o.ResourceVersion)
+			if f.session { // memory may not have heard of it
+				f.cache.note(f.gvr.GroupResource(), o.ResourceVersion)
+			}
 			if !f.send(p.event.Type, o.Raw) || !f.flush() {
 				return false
 			}

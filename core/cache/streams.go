@@ -81,6 +81,8 @@ type entry struct {
 	users      atomic.Int64
 	watchers   atomic.Int64 // of the users
 	used       atomic.Int64 // when last, Unix nanoseconds
+	// beside is how many others keep some of the same objects.
+	beside atomic.Int64
 	// slow says that somebody has waited for the load, which was under way, in vain.
 	slow atomic.Bool
 }
@@ -196,6 +198,7 @@ func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 	e.Stream = stream.New(s.ctx, stream.Options{
 		Schema: known, Format: k.format, Scope: k.scope, Source: s.source, Budget: s.budget, Counts: &e.counts.Counts, Log: s.log,
 	})
+	e.beside.Store(s.meet(k, 1))
 	s.open[k] = e
 	s.wg.Go(func() { e.giveBack(s.ctx) })
 	s.wg.Go(func() {
@@ -204,6 +207,19 @@ func (s *streams) begin(k streamKey, known *wire.Schema) *entry {
 		s.end(k, e)
 	})
 	return e
+}
+
+// meet has n more be beside those that keep some of the same objects as k does: in
+// another format or version, or in another part. It returns n for each of them. The
+// caller holds s.mu.
+func (s *streams) meet(k streamKey, n int64) (met int64) {
+	for other, e := range s.open {
+		if other != k && other.gvr.GroupResource() == k.gvr.GroupResource() && !other.scope.IsApart(k.scope) {
+			e.beside.Add(n)
+			met += n
+		}
+	}
+	return met
 }
 
 // largeLoad is from how many bytes on what loading took is given back at once.
@@ -242,6 +258,7 @@ func (s *streams) end(k streamKey, e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, k)
+	s.meet(k, -1)
 	switch {
 	case errors.Is(err, errIdle), errors.Is(err, errRedefined), errors.Is(err, context.Canceled):
 	case errors.Is(err, stream.ErrRestored):

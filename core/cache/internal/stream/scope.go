@@ -18,6 +18,11 @@ type Scope struct {
 // IsWhole reports the zero Scope.
 func (s Scope) IsWhole() bool { return s == Scope{} }
 
+// IsApart reports whether no object can be in both.
+func (s Scope) IsApart(other Scope) bool {
+	return s != other && s.Field == other.Field && !s.IsWhole() && !other.IsWhole()
+}
+
 // String says what the part consists of, nothing for the whole.
 func (s Scope) String() string {
 	if s.Namespace != "" {
