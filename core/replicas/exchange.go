@@ -17,6 +17,9 @@ const (
 
 	// maxMessage bounds what is read of one, in bytes.
 	maxMessage = 1 << 20
+	// maxFloors is how many are told in one, which has to arrive within half a lease.
+	// Each has two names of at most 253 bytes, each of which is at most six in JSON.
+	maxFloors = 64
 )
 
 // member is a proxy and which process of it is meant.

@@ -192,7 +192,7 @@ func (r *Replicas) tell(ctx context.Context, p *peer) bool {
 	if version <= confirmed {
 		return true
 	}
-	err := r.post(ctx, p, floorsPath, news{From: r.options.Address, Floors: floors}, &struct{}{})
+	err := r.tellAll(ctx, p, floors)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p.failing = err != nil; p.failing {
@@ -203,6 +203,19 @@ func (r *Replicas) tell(ctx context.Context, p *peer) bool {
 	p.confirmed, p.reached = max(p.confirmed, version), r.now()
 	r.announce()
 	return true
+}
+
+// tellAll tells p of floors, in as many messages as that takes.
+func (r *Replicas) tellAll(ctx context.Context, p *peer, floors []Floor) error {
+	for {
+		n := min(len(floors), maxFloors)
+		if err := r.post(ctx, p, floorsPath, news{From: r.options.Address, Floors: floors[:n]}, &struct{}{}); err != nil {
+			return err
+		}
+		if floors = floors[n:]; len(floors) == 0 {
+			return nil
+		}
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -40,7 +40,8 @@ var (
 	errNoLedger = errors.New("replicas: nothing to tell of; call Keep before Start")
 )
 
-// A Floor says how new a session's read of one resource must be at least.
+// A Floor says how new a session's read of one resource must be at least. Its names have
+// at most 253 bytes.
 type Floor struct {
 	Group    string `json:"group,omitempty"`
 	Resource string `json:"resource"`

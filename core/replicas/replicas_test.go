@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 type book struct {
 	mu           sync.Mutex // guards following
 	noted, heard uint64
+	others       []Floor // are told before noted
 }
 
 func (b *book) Since(version uint64) ([]Floor, uint64) {
@@ -32,7 +34,7 @@ func (b *book) Since(version uint64) ([]Floor, uint64) {
 	if version >= b.noted {
 		return nil, b.noted
 	}
-	return []Floor{{Resource: "pods", ResourceVersion: b.noted}}, b.noted
+	return append(slices.Clone(b.others), Floor{Resource: "pods", ResourceVersion: b.noted}), b.noted
 }
 
 func (b *book) Hear(floors []Floor) {
@@ -194,6 +196,24 @@ func TestPeersKnowWhatIsAcknowledged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPeersHearOfManyResources has a proxy acknowledge more at once than fits into one
+// message.
+func TestPeersHearOfManyResources(t *testing.T) {
+	all := crowd(t, 2)
+	teller, hearer := all[0].book, all[1].book
+	teller.mu.Lock()
+	for i := range 10 * maxFloors {
+		teller.others = append(teller.others, Floor{Group: strings.Repeat("<", 253), Resource: fmt.Sprintf("%0253d", i), Unknown: true})
+	}
+	teller.mu.Unlock()
+	v := uint64(0)
+	until(t, "a peer to hear of all", func() bool {
+		v++ // a lease may have run out meanwhile
+		all[0].show(v)
+		return hearer.has(v) // which comes last
+	})
 }
 
 // TestWhoCannotBeToldIsOutOfTouch cuts the lines to one replica, both ways or one,
