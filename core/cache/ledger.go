@@ -165,9 +165,15 @@ func (l *ledger) lower(r schema.GroupResource, floor, now uint64) {
 	}
 }
 
+// maxName is the longest name that a group or a resource can have, in bytes.
+const maxName = 253
+
 // note records that a session has written or is going to be shown rv, and returns
-// when all who answer sessions know of it.
+// when all who answer sessions know of it. What cannot be there shows nothing.
 func (c *Cache) note(r schema.GroupResource, rv uint64) {
+	if len(r.Group) > maxName || len(r.Resource) > maxName {
+		return
+	}
 	c.replicas.Await(c.ledger.note(r, rv))
 }
 

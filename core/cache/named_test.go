@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,23 @@ func TestResourcesThatAreNotThereAreForgotten(t *testing.T) {
 	name()
 	if floors, outages, _ := p.cache.Named(); floors > cache.MaxDoubted || outages > 0 {
 		t.Errorf("%d resources are in doubt, and %d gone", floors, outages)
+	}
+}
+
+// TestNamesThatCannotBeAreNotRemembered has a client write to what no API can have.
+func TestNamesThatCannotBeAreNotRemembered(t *testing.T) {
+	p := newProxy(t, sessions)
+	long := strings.Repeat("x", 300)
+	for _, path := range []string{"/api/v1/" + long, "/apis/" + long + "/v1/none"} {
+		res := p.Open(t.Context(), http.MethodPost, path, http.Header{"Content-Type": {cachetest.JSON}}, []byte("{}"))
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusNotFound {
+			t.Errorf("%d", res.StatusCode)
+		}
+		p.Get(path, cachetest.JSON)
+	}
+	if floors, _, _ := p.cache.Named(); floors > 0 {
+		t.Errorf("%d are", floors)
 	}
 }
 
