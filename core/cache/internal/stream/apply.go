@@ -60,6 +60,7 @@ func (s *Stream) reset(objects []*wire.Object, rv uint64) bool {
 	}
 	s.counts.Resets.Add(1)
 	s.dead, s.holes = 0, 0
+	s.hear(s.now()) // before anybody asks how old it is
 	s.publish(next)
 	return true
 }

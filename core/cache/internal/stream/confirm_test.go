@@ -26,6 +26,16 @@ func TestConfirmedStatesAreAsOldAsTheirProof(t *testing.T) {
 	}
 }
 
+// TestWhatIsLoadedHasAnAge asks as soon as there is something to ask about.
+func TestWhatIsLoadedHasAnAge(t *testing.T) {
+	s := newStream(t)
+	start := time.Now()
+	s.now = func() time.Time { return start }
+	if s.reset(nil, 5); s.Age() != 0 {
+		t.Errorf("%s old", s.Age())
+	}
+}
+
 // TestNothingIsConfirmedAfterTheEnd has a watcher compare a listing when the stream
 // has given its memory back.
 func TestNothingIsConfirmedAfterTheEnd(t *testing.T) {

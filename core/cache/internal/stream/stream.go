@@ -190,16 +190,12 @@ func (s *store) Replace(items []any, resourceVersion string) error {
 	for _, i := range items {
 		objects = append(objects, i.(*item).object)
 	}
-	if !(*Stream)(s).reset(objects, rv) {
+	if !(*Stream)(s).reset(objects, rv) && rv < s.asked {
 		// A list is never of less than upstream had when it was asked for; a catch-up may
 		// have come further since, which the watch goes on from. The reflector must not
 		// be told of an error: it would leave its watch open.
-		if rv < s.asked {
-			(*Stream)(s).Fail(ErrRestored)
-		}
-		return nil
+		(*Stream)(s).Fail(ErrRestored)
 	}
-	s.heard.Store(s.now().UnixNano())
 	return nil
 }
 
