@@ -27,6 +27,7 @@ const (
 type pod struct {
 	uid     string
 	version uint64
+	beside  bool // it was read beside the watch, which has not told of this version
 	account string
 	refs    []ref
 }
@@ -55,8 +56,16 @@ func remember(p *corev1.Pod) *pod {
 	slices.SortFunc(r.all, func(a, b ref) int {
 		return cmp.Or(cmp.Compare(a.resource, b.resource), cmp.Compare(a.name, b.name))
 	})
-	version, _ := strconv.ParseUint(p.ResourceVersion, 10, 64)
-	return &pod{uid: string(p.UID), version: version, account: p.Spec.ServiceAccountName, refs: slices.Compact(r.all)}
+	return &pod{uid: string(p.UID), version: versionOf(p.ResourceVersion), account: p.Spec.ServiceAccountName, refs: slices.Compact(r.all)}
+}
+
+// versionOf is 0 if it is no number, which only fakes of API servers have.
+func versionOf(resourceVersion string) uint64 {
+	n, err := strconv.ParseUint(resourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // refs gathers what a pod refers to: always of its own namespace.
@@ -193,12 +202,21 @@ func newGraph() *graph { return &graph{pods: map[ref]*pod{}, needed: map[ref]int
 
 func podRef(namespace, name string) ref { return ref{"pods", namespace, name} }
 
-// put takes note of a pod, unless something newer is known of it, and reports
-// whether that changes what is needed.
+// put takes note of a pod that the watch tells of, unless something newer is known
+// of it, and reports whether that changes what is needed.
 func (g *graph) put(p *corev1.Pod) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.putLocked(podRef(p.Namespace, p.Name), remember(p))
+}
+
+// putBeside is put for a pod that was read beside the watch.
+func (g *graph) putBeside(p *corev1.Pod) bool {
+	is := remember(p)
+	is.beside = true
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.putLocked(podRef(p.Namespace, p.Name), is)
 }
 
 func (g *graph) putLocked(key ref, p *pod) bool {
@@ -206,8 +224,11 @@ func (g *graph) putLocked(key ref, p *pod) bool {
 	if was != nil && was.version > p.version || slices.Contains(g.gone, grave{key, p.uid}) {
 		return false
 	}
+	if was != nil && was.version == p.version {
+		p.beside = p.beside && was.beside
+	}
 	if was != nil && was.uid == p.uid && slices.Equal(was.refs, p.refs) {
-		was.version = p.version
+		was.version, was.beside = p.version, p.beside
 		return false
 	}
 	g.dropLocked(key)
@@ -249,8 +270,11 @@ func (g *graph) bury(p grave) {
 	}
 }
 
-// replace makes all the pods of the node those of a list.
-func (g *graph) replace(all []*corev1.Pod) {
+// replace makes all the pods of the node those of a list that is of a version. What
+// was read beside the watch and is newer stays: the watch goes on from that version,
+// and will tell of it. That the watch told of something newer does not count: then
+// it is the API server that went back in time.
+func (g *graph) replace(all []*corev1.Pod, version uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	before := g.pods
@@ -259,7 +283,9 @@ func (g *graph) replace(all []*corev1.Pod) {
 		g.putLocked(podRef(p.Namespace, p.Name), remember(p))
 	}
 	for key, was := range before {
-		if is := g.pods[key]; is == nil || is.uid != was.uid {
+		if was.beside && was.version > version {
+			g.putLocked(key, was)
+		} else if is := g.pods[key]; is == nil || is.uid != was.uid {
 			g.bury(grave{key, was.uid})
 		}
 	}

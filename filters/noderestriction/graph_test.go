@@ -93,15 +93,42 @@ func TestWhatIsReadBesideTheWatchBringsNothingBack(t *testing.T) {
 	if needs("new") || !g.wasThere("shop", "web") || g.pod("shop", "web") != nil {
 		t.Error("a pod that was deleted still needs something")
 	}
-	if g.put(withSecret("1", "6", "new")) || needs("new") {
+	if g.putBeside(withSecret("1", "6", "new")) || needs("new") {
 		t.Error("a list that was late brings a deleted pod back")
 	}
-	g.replace([]*corev1.Pod{withSecret("1", "6", "new"), withSecret("3", "9", "other")})
+	g.replace([]*corev1.Pod{withSecret("1", "6", "new"), withSecret("3", "9", "other")}, 9)
 	if needs("new") || !needs("other") {
 		t.Error("the list that comes after the watch brings a deleted pod back")
 	}
-	g.replace(nil)
+	g.replace(nil, 10)
 	if needs("other") {
 		t.Error("a pod that is no more still needs something")
+	}
+}
+
+// TestListThatIsOlderThanWhatIsKnownTakesNothingAway has a kubelet that was told of
+// a pod be faster than a list that is under way.
+func TestListThatIsOlderThanWhatIsKnownTakesNothingAway(t *testing.T) {
+	g := newGraph()
+	needs := func(name string) bool { return g.needs(ref{secrets, "shop", name}) }
+	g.put(withSecret("0", "50", "before"))
+	g.putBeside(withSecret("1", "101", "s"))
+	g.replace([]*corev1.Pod{withSecret("0", "50", "before")}, 100)
+	if !needs("s") || needs("before") {
+		t.Fatal("a pod that is newer than the list is taken for one that is no more")
+	}
+	g.put(withSecret("1", "101", "s"))
+	if !needs("s") {
+		t.Error("the watch tells of it in vain")
+	}
+	g.putBeside(withSecret("1", "101", "s"))
+	g.replace(nil, 99)
+	if needs("s") {
+		t.Error("a pod that the watch told of outlives an API server that went back in time")
+	}
+	g.putBeside(withSecret("2", "102", "s"))
+	g.replace(nil, 102)
+	if needs("s") || g.putBeside(withSecret("2", "102", "s")) {
+		t.Error("a pod that is no more is still there")
 	}
 }

@@ -160,7 +160,7 @@ func (n *node) refresh(ctx context.Context) error {
 	}
 	changed := false
 	for i := range list.Items {
-		changed = n.pods.put(&list.Items[i]) || changed
+		changed = n.pods.putBeside(&list.Items[i]) || changed
 	}
 	if changed {
 		n.news()
@@ -180,7 +180,7 @@ func (n *node) isHere(ctx context.Context, namespace, name string) (here, exists
 	case p.Spec.NodeName != n.name:
 		return false, true, nil
 	}
-	if n.pods.put(p) {
+	if n.pods.putBeside(p) {
 		n.news()
 	}
 	return true, true, nil
@@ -232,12 +232,12 @@ func (s podStore) Delete(o any) error {
 	return nil
 }
 
-func (s podStore) Replace(all []any, _ string) error {
+func (s podStore) Replace(all []any, version string) error {
 	pods := make([]*corev1.Pod, len(all))
 	for i := range all {
 		pods[i] = all[i].(*corev1.Pod)
 	}
-	s.pods.replace(pods)
+	s.pods.replace(pods, versionOf(version))
 	s.onceLoaded.Do(func() { close(s.loaded) })
 	s.news()
 	return nil
