@@ -51,7 +51,8 @@ type node struct {
 	failure error      // why it cannot be followed, the last time
 
 	refreshing chan struct{} // held while pods are read anew, by having taken its one element
-	refreshed  time.Time     // when that began the last time; of who holds it
+	tried      time.Time     // when that began the last time; of who holds it
+	refreshed  time.Time     // when that began which succeeded last; of who holds it
 }
 
 func newNode(name string, client kubernetes.Interface, news func()) *node {
@@ -149,15 +150,16 @@ func (n *node) refresh(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case <-time.After(time.Until(n.refreshed.Add(refreshEvery))):
+	case <-time.After(time.Until(n.tried.Add(refreshEvery))):
 	case <-ctx.Done():
 		return unavailable("too much is asked for that no pod of this node needs")
 	}
-	n.refreshed = time.Now()
+	n.tried = time.Now()
 	list, err := n.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: n.own()})
 	if err != nil {
 		return unavailable("the pods of this node cannot be read")
 	}
+	n.refreshed = n.tried
 	changed := false
 	for i := range list.Items {
 		changed = n.pods.putBeside(&list.Items[i]) || changed
