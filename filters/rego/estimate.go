@@ -17,10 +17,18 @@ const (
 // estimate is what a request will cost.
 type estimate struct{ objects, bytes, seats int64 }
 
-// estimate is made as API Priority and Fairness makes its own, from how large
-// the collection was when it was last listed through this proxy. What is not
-// known takes one seat, as there.
+// estimate is the same for as long as the request is looked at.
 func (f *Facts) estimate() estimate {
+	if f.estimated.seats == 0 {
+		f.estimated = f.measure()
+	}
+	return f.estimated
+}
+
+// measure estimates as API Priority and Fairness does, from how large the collection
+// was when it was last listed through this proxy. What is not known takes one seat,
+// as there.
+func (f *Facts) measure() estimate {
 	e := estimate{seats: 1}
 	if f.Account == nil || !f.readsCollection() {
 		return e

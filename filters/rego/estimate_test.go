@@ -39,6 +39,29 @@ func TestEstimateIsThatOfPriorityAndFairness(t *testing.T) {
 	}
 }
 
+// TestAnswersAreRememberedByWhatTheyAreTo has a collection be listed between what an
+// answer is remembered by and what it is an answer to.
+func TestAnswersAreRememberedByWhatTheyAreTo(t *testing.T) {
+	account := talkers.New()
+	account.Measured("", "pods", "", talkers.Size{Objects: 3000, Bytes: 3_000_000})
+	plan := planInput([]string{"estimate"})
+	asked := func() *Facts {
+		facts := sent(t, "GET", "/api/v1/pods", looper)
+		facts.Account = account
+		return facts
+	}
+	want := plan.value(asked())
+	facts := asked()
+	plan.key(nil, facts)
+	account.Measured("", "pods", "", talkers.Size{Objects: 5, Bytes: 5000})
+	if got := plan.value(facts); got.Compare(want) != 0 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if plan.value(asked()).Compare(want) == 0 {
+		t.Error("the next request is not told of what was listed")
+	}
+}
+
 // TestPoliciesSeeWhatWasObserved has a policy decide by the last minute.
 func TestPoliciesSeeWhatWasObserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

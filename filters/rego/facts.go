@@ -28,9 +28,11 @@ type Facts struct {
 	// nothing.
 	Account *talkers.Account
 
-	// What is found out when it is first asked for.
-	query    url.Values
-	observed *talkers.Counts
+	// What is found out when it is first asked for. It stays so, because an answer is
+	// remembered by what was found before it was sought.
+	query     url.Values
+	observed  *talkers.Counts
+	estimated estimate // without a seat: not yet
 }
 
 // counts are what the caller did to the resource in the last minute.
