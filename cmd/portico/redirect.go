@@ -185,21 +185,38 @@ func (o *redirectOptions) serverAddresses() ([]netip.AddrPort, error) {
 
 // restConfig is nil without a cluster.
 func (o *redirectOptions) restConfig() (*rest.Config, error) {
-	if o.kubeconfig == "" && o.policyDir != "" {
-		cfg, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, nil
-		}
-		return cfg, err
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("find the API server: no --kubeconfig that works, not in a cluster, and no --policy-dir: %w", err)
+	return o.restConfigBy(rest.InClusterConfig)
+}
+
+// restConfigBy is restConfig where inCluster knows of the cluster that this runs in,
+// if it does.
+func (o *redirectOptions) restConfigBy(inCluster func() (*rest.Config, error)) (*rest.Config, error) {
+	cfg, err := o.findServer(inCluster)
+	if cfg == nil || err != nil {
+		return nil, err
 	}
 	cfg.UserAgent = "portico/" + version()
 	cfg.QPS = -1 // the server bounds it better
 	// Whether the proxy next door works must not be learnt through the proxy
 	// next door. What can be has a road of its own.
 	cfg.Dial = markedDialer(o.exemptMark).DialContext
+	return cfg, nil
+}
+
+func (o *redirectOptions) findServer(inCluster func() (*rest.Config, error)) (*rest.Config, error) {
+	if o.kubeconfig == "" && o.policyDir != "" {
+		cfg, err := inCluster()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the API server of the cluster this runs in: %w", err)
+		}
+		return cfg, nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: no --kubeconfig that works, not in a cluster, and no --policy-dir: %w", err)
+	}
 	return cfg, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/portico-proxy/portico/core/redirect"
 	"github.com/portico-proxy/portico/crds/balancing/v1beta1"
@@ -214,6 +216,41 @@ func TestRedirectFlagsAreChecked(t *testing.T) {
 		}
 		if change(o); o.validate() == nil {
 			t.Errorf("%s: not refused", name)
+		}
+	}
+}
+
+// TestAgentsReachTheAPIServerByRoadsOfTheirOwn finds it in each way.
+func TestAgentsReachTheAPIServerByRoadsOfTheirOwn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(file, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c",
+		"contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":"https://192.0.2.1"}}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in := func() (*rest.Config, error) { return &rest.Config{Host: "https://192.0.2.1"}, nil }
+	out := func() (*rest.Config, error) { return nil, rest.ErrNotInCluster }
+	tokenless := func() (*rest.Config, error) { return nil, os.ErrNotExist }
+	for name, tt := range map[string]struct {
+		kubeconfig, policies string
+		inCluster            func() (*rest.Config, error)
+		finds                bool
+		err                  error
+	}{
+		"kubeconfig":           {file, "", out, true, nil},
+		"kubeconfig-and-files": {file, "policies", out, true, nil},
+		"files-in-a-cluster":   {"", "policies", in, true, nil},
+		"files-elsewhere":      {"", "policies", out, false, nil},
+		"files-without-token":  {"", "policies", tokenless, false, os.ErrNotExist},
+	} {
+		o := defaultRedirectOptions()
+		o.kubeconfig, o.policyDir = tt.kubeconfig, tt.policies
+		cfg, err := o.restConfigBy(tt.inCluster)
+		if !errors.Is(err, tt.err) || (cfg != nil) != tt.finds {
+			t.Errorf("%s: got %v, %v", name, cfg, err)
+			continue
+		}
+		if cfg != nil && (cfg.Host != "https://192.0.2.1" || cfg.Dial == nil || cfg.QPS >= 0 || !strings.HasPrefix(cfg.UserAgent, "portico/")) {
+			t.Errorf("%s: policies may lead it to the proxy: %v", name, cfg)
 		}
 	}
 }
