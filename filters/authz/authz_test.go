@@ -124,6 +124,30 @@ func TestOpenWatchesAreJudgedAgain(t *testing.T) {
 	}
 }
 
+// TestWatchThatBeginsWhileRightsChangeIsJudgedByThem has them change before the watch is
+// among those that are open.
+func TestWatchThatBeginsWhileRightsChangeIsJudgedByThem(t *testing.T) {
+	asked := 0
+	var g *Gate
+	g = gate(t, func(ctx context.Context, _ authorizer.Attributes) (authorizer.Decision, string, error) {
+		if asked++; asked > 1 {
+			return authorizer.DecisionDeny, "", nil
+		}
+		g.forget()
+		g.judge(ctx)
+		return authorizer.DecisionAllow, "", nil
+	})
+	err := pass(&Filter{Gate: g, Answers: yes}, "watch", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
+		if r.Context().Err() == nil {
+			t.Error("the watch goes on")
+		}
+		return nil
+	})
+	if err != nil || len(g.open()) > 0 {
+		t.Errorf("%d watches are kept after their end: %v", len(g.open()), err)
+	}
+}
+
 func TestDrainingEndsWatchesFromMemory(t *testing.T) {
 	g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 		return authorizer.DecisionAllow, "", nil

@@ -123,12 +123,13 @@ func (g *Gate) enter(ctx context.Context, a authorizer.Attributes) (_ context.Co
 	ctx, cancel := context.WithCancel(ctx)
 	w := &openWatch{attributes: a, end: cancel}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		cancel()
-		return ctx, cancel
-	}
+	closed := g.closed
 	g.watches[w] = struct{}{}
+	g.mu.Unlock()
+	// What has changed since it was judged had no watch to end.
+	if closed || g.refuses(ctx, a) {
+		cancel()
+	}
 	return ctx, func() {
 		cancel()
 		g.mu.Lock()
