@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/fake"
 
 	"github.com/portico-proxy/portico/core/pipeline"
@@ -265,6 +267,20 @@ func TestADecisionIsAboutOneQuestion(t *testing.T) {
 	}
 }
 
+// changed is an API server at which there is a binding, which is news to whoever
+// follows it.
+func changed(t *testing.T) metadata.Interface {
+	t.Helper()
+	scheme := fake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewSimpleMetadataClient(scheme, &metav1.PartialObjectMetadata{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "RoleBinding"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "jane"},
+	})
+}
+
 // TestDecisionsAreForgottenTwice has an API server that learns of a change later
 // than the proxy does.
 func TestDecisionsAreForgottenTwice(t *testing.T) {
@@ -275,10 +291,6 @@ func TestDecisionsAreForgottenTwice(t *testing.T) {
 		}
 		return authorizer.DecisionDeny, "", nil
 	})
-	scheme := fake.NewTestScheme()
-	if err := metav1.AddMetaToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	followed := make(chan error, 1)
 	defer func() {
@@ -288,17 +300,41 @@ func TestDecisionsAreForgottenTwice(t *testing.T) {
 		}
 	}()
 	err := pass(&Filter{Gate: g, Answers: yes}, "watch", jane, "", func(_ http.ResponseWriter, r *http.Request) error {
-		binding := &metav1.PartialObjectMetadata{
-			TypeMeta:   metav1.TypeMeta{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "RoleBinding"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "jane"},
-		}
-		go func() {
-			followed <- (&Follower{Gate: g, Client: fake.NewSimpleMetadataClient(scheme, binding), Log: logr.Discard()}).Start(ctx)
-		}()
+		go func() { followed <- (&Follower{Gate: g, Client: changed(t), Log: logr.Discard()}).Start(ctx) }()
 		<-r.Context().Done()
 		return nil
 	})
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// TestDecisionsAreForgottenWhileWatchesAreJudged has an API server take its time.
+func TestDecisionsAreForgottenWhileWatchesAreJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		begun := false
+		g := gate(t, func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+			if begun {
+				<-ctx.Done()
+			}
+			return authorizer.DecisionAllow, "", nil
+		})
+		_, leave := g.enter(t.Context(), authorizer.AttributesRecord{User: jane, Verb: "watch", Resource: "pods", ResourceRequest: true})
+		defer leave()
+		begun = true
+		followed := make(chan error, 1)
+		go func() { followed <- (&Follower{Gate: g, Client: changed(t), Log: logr.Discard()}).Start(ctx) }()
+		synctest.Wait() // the watch is being judged, as there is a binding
+		before := g.known.Load()
+		<-time.After(2 * settle)
+		synctest.Wait()
+		if g.known.Load() == before {
+			t.Error("what was decided before still holds")
+		}
+		cancel()
+		if err := <-followed; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -38,6 +39,11 @@ func (f *Follower) Start(ctx context.Context) error {
 	}
 	informers.Start(ctx.Done())
 	defer informers.Shutdown()
+	// Aside, as that may take long: what changes meanwhile is not to wait for it.
+	judging := make(chan struct{}, 1)
+	var beside sync.WaitGroup
+	beside.Go(func() { f.judge(ctx, judging) })
+	defer beside.Wait()
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
 	again := time.NewTimer(settle)
@@ -53,26 +59,39 @@ func (f *Follower) Start(ctx context.Context) error {
 			f.Gate.forget()
 		case <-tick.C:
 		}
-		f.Gate.judge(ctx)
+		say(judging)
+	}
+}
+
+// judge has open watches be judged whenever that is said, until ctx ends.
+func (f *Follower) judge(ctx context.Context, said <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-said:
+			f.Gate.judge(ctx)
+		}
+	}
+}
+
+func say(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default: // it has been said
 	}
 }
 
 // attach makes an informer say that something has changed, whatever it is.
 func (f *Follower) attach(informer cache.SharedIndexInformer, changed chan<- struct{}) error {
-	say := func() {
-		select {
-		case changed <- struct{}{}:
-		default: // it has been said
-		}
-	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { say() },
+		AddFunc: func(any) { say(changed) },
 		UpdateFunc: func(was, is any) {
 			if versionOf(was) != versionOf(is) { // otherwise it is only told again, after a relist
-				say()
+				say(changed)
 			}
 		},
-		DeleteFunc: func(any) { say() },
+		DeleteFunc: func(any) { say(changed) },
 	}); err != nil {
 		return err
 	}
