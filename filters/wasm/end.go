@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"net/http"
 	"slices"
@@ -25,7 +26,7 @@ func (f *Filter) follow(w http.ResponseWriter, r *http.Request, asked []string, 
 	err = e.denied
 	defer func() {
 		end := End{Code: measured.code, Bytes: measured.bytes, Took: time.Since(e.began)}
-		if err != nil {
+		if err != nil && end.Code == 0 { // otherwise it broke off
 			end.Code = int(pipeline.StatusOf(err).Code)
 		}
 		f.end(asked, e.facts, end)
@@ -36,18 +37,20 @@ func (f *Filter) follow(w http.ResponseWriter, r *http.Request, asked []string, 
 	return err
 }
 
-// end tells modules. What fails is logged: the answer has been given.
+// end tells modules, also of callers who are gone. What fails is logged: the answer
+// has been given.
 func (f *Filter) end(asked []string, facts Facts, e End) {
 	f, err := f.enter()
 	if err != nil {
 		return
 	}
-	defer f.leave(facts.Request.Context())
+	ctx := context.WithoutCancel(facts.Request.Context())
+	defer f.leave(ctx)
 	for _, b := range f.bindings {
 		if b.module == nil || !slices.Contains(asked, b.name) {
 			continue
 		}
-		if err := b.module.Ended(facts.Request.Context(), facts, e); err != nil {
+		if err := b.module.Ended(ctx, facts, e); err != nil {
 			f.log.Error(err, "filter failed after the answer", "binding", b.name)
 		}
 	}
