@@ -11,6 +11,7 @@ var (
 	errNoMarker      = errors.New("the module is no portico.v1 guest: it exports no portico_abi_v1 and memory")
 	errNothingToCall = errors.New("it exports none of on_request, on_object and on_end, so nobody would call it")
 	errClosed        = errors.New("the module is closed")
+	errExited        = errors.New("the guest ends as soon as it has begun, so nobody could call it: build it as a library, not as a command")
 	errMissing       = errors.New("there is no WasmFilter of that name")
 	errImpure        = errors.New("a module that has capabilities cannot say what is seen: that must depend on the object and the caller alone")
 	errTried         = errors.New("a policy looks at what a patch makes, and the API server did not say")

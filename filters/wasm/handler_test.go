@@ -397,7 +397,9 @@ func TestHandlersThatAreNoneAreRefused(t *testing.T) {
 		"unknown":   {hostileHandler(t, `HOST(open) int o(void); EXPORT(handle_request) u64 f(void) { return o(); }`), "open"},
 		"signature": {hostileHandler(t, `EXPORT(handle_response) int f(void) { return 0; }`), "export handle_response is a function () -> (i32), and http_handler calls it as (i32, i32) -> ()"},
 		"too-early": {hostileHandler(t, `EXPORT(_start) void f(void) { SET("X-A", "x"); }`), "closed"},
-		"half":      {hostile(t, `EXPORT(handle_request) long long f(void) { return 1; }`), "no http_handler guest"},
+		"exits": {hostileHandler(t, `__attribute__((import_module("wasi_snapshot_preview1"), import_name("proc_exit"))) void leave(int);
+EXPORT(_start) void f(void) { leave(0); }`), "build it as a library"},
+		"half": {hostile(t, `EXPORT(handle_request) long long f(void) { return 1; }`), "no http_handler guest"},
 	} {
 		m, err := engine(t).Load(t.Context(), handlerSpec(tt.code))
 		if err == nil {

@@ -96,6 +96,7 @@ func TestGuestsThatAreNoneAreRefused(t *testing.T) {
 		"configured":  {`EXPORT(configuer) int g(void) { return 0; } EXPORT(on_object) int f(void) { return 0; }`, "did you mean configure?"},
 		"idle":        {`EXPORT(configure) int g(void) { return 0; } EXPORT(request) int f(void) { return 0; }`, "none of on_request, on_object and on_end"},
 		"start-loops": {`static volatile int x; EXPORT(configure) int f(void) { __builtin_trap(); } EXPORT(on_end) void g(void) {}`, "configure the module"},
+		"exits":       {`__attribute__((import_module("wasi_snapshot_preview1"), import_name("proc_exit"))) void leave(int); EXPORT(_initialize) void g(void) { leave(0); } EXPORT(on_end) void f(void) {}`, "build it as a library"},
 		"too-large":   {`static volatile char big[32 << 20]; EXPORT(on_request) int f(void) { return big[9]; }`, "memory"},
 	}
 	for name, tt := range tests {

@@ -162,6 +162,10 @@ func (m *Module) instantiate(ctx context.Context) (*instance, error) {
 		i.clock.end(began)
 		return nil, fmt.Errorf("instantiate the module: %w", err)
 	}
+	if i.guest.IsClosed() { // an exit by which all is well is no error
+		i.clock.end(began)
+		return nil, errExited
+	}
 	i.onRequest = i.guest.ExportedFunction(abi.ExportOnRequest)
 	i.onObject = i.guest.ExportedFunction(abi.ExportOnObject)
 	i.onEnd = i.guest.ExportedFunction(abi.ExportOnEnd)
