@@ -227,6 +227,22 @@ func TestAffinityIsForgottenInTime(t *testing.T) {
 	}
 }
 
+// TestAClientKeepsWhatItChoseMeanwhile has choices be newer than the time at which
+// they are looked up.
+func TestAClientKeepsWhatItChoseMeanwhile(t *testing.T) {
+	n := newNetns(t)
+	a, b := n.listen(t, "127.0.0.5:0", "a"), n.listen(t, "127.0.0.6:0", "b")
+	steered := steer(t, Table{front(vip, TCP): affine("s", a, b)})
+	first, _, err := n.ask("tcp", vip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 40 {
+		age(t, steered, -time.Minute)
+		n.mustAsk(t, "tcp", vip, first)
+	}
+}
+
 // age makes all choices older.
 func age(tb testing.TB, r *Redirector, d time.Duration) {
 	tb.Helper()

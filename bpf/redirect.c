@@ -406,7 +406,8 @@ static __always_inline struct backend *pick(struct bpf_sock_addr *ctx, const str
 	who.id = client_of(ctx, l);
 	now.at = bpf_ktime_get_coarse_ns();
 	before = bpf_map_lookup_elem(&affinity, &who);
-	if (before && now.at - before->at < l->affinity * 1000000000ULL)
+	/* Another processor may have chosen since the clock was read. */
+	if (before && (__s64)(now.at - before->at) < (__s64)(l->affinity * 1000000000ULL))
 		b = remembered(l->set, before->backend);
 	if (!b)
 		b = at(l->set, spread(ctx, front, l));
