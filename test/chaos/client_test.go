@@ -21,6 +21,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/portico-proxy/portico/core/cache/cachetest"
+	"github.com/portico-proxy/portico/core/telemetry"
 )
 
 // history is what clients did with the ConfigMaps of one namespace, and saw.
@@ -113,6 +114,7 @@ type answer struct {
 	Items  []answer          `json:"items"`
 	Reason string            `json:"reason"`
 	Code   int               `json:"code"` // of a Status
+	by     string            // [telemetry.HeaderServedBy]
 }
 
 func (a *answer) rv() uint64 {
@@ -141,6 +143,7 @@ func (d door) do(ctx context.Context, method, path, contentType, body string) (a
 	if res.StatusCode >= http.StatusInternalServerError {
 		<-time.After(breath)
 	}
+	a.by = res.Header.Get(telemetry.HeaderServedBy)
 	return a, res.StatusCode
 }
 

@@ -46,8 +46,13 @@ type session struct {
 	written int
 
 	known map[string]mark
+	past  []string // what it did last
 	wrong []string
 }
+
+// remembered is how many of the last things that a session did are told of with what
+// was wrong.
+const remembered = 20
 
 // mark is what a session knows of one key.
 type mark struct {
@@ -57,6 +62,8 @@ type mark struct {
 	must bool
 	// loose says that a deletion had no answer: it may come at any time.
 	loose bool
+	// by is what the session did when it learnt of rv.
+	by string
 }
 
 func (w *world) newSession(id int, seed uint64, path string) *session {
@@ -68,10 +75,30 @@ func (w *world) newSession(id int, seed uint64, path string) *session {
 }
 
 func (s *session) complain(format string, args ...any) {
-	s.wrong = append(s.wrong, fmt.Sprintf("session %d: ", s.id)+fmt.Sprintf(format, args...))
+	s.wrong = append(s.wrong, fmt.Sprintf("session %d: ", s.id)+fmt.Sprintf(format, args...)+"; before:\n\t"+strings.Join(s.past, "\n\t"))
 }
 
-func (s *session) door() door { return s.doors[s.r.IntN(len(s.doors))] }
+// did remembers what the session did or saw.
+func (s *session) did(format string, args ...any) {
+	s.past = append(s.past, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+	s.past = s.past[max(0, len(s.past)-remembered):]
+}
+
+func (s *session) last() string { return s.past[len(s.past)-1] }
+
+// door is the one that the session takes next.
+func (s *session) door() door {
+	n := s.r.IntN(len(s.doors))
+	s.did("goes to proxy-%d", n)
+	return s.doors[n]
+}
+
+// do is [door.do] through whichever door.
+func (s *session) do(ctx context.Context, method, path, contentType, body string) (answer, int) {
+	a, code := s.door().do(ctx, method, path, contentType, body)
+	s.did("%s %s: %d by %s at %s", method, path, code, a.by, a.Metadata.ResourceVersion)
+	return a, code
+}
 
 func (s *session) act(ctx context.Context) {
 	acts := []func(context.Context){s.create, s.change, s.change, s.remove, s.get, s.get, s.list, s.listPages, s.watch}
@@ -85,7 +112,7 @@ func (s *session) wrote(key string, a answer, code int) {
 	m := s.known[key]
 	switch {
 	case code == http.StatusOK, code == http.StatusCreated:
-		m.rv, m.gone, m.must = max(m.rv, a.rv()), false, !m.loose
+		m.rv, m.gone, m.must, m.by = max(m.rv, a.rv()), false, !m.loose, s.last()
 	case code == http.StatusNotFound:
 		m.gone, m.must = true, false
 	case code == 0, code >= http.StatusInternalServerError:
@@ -101,7 +128,7 @@ func (s *session) body(key string) string {
 
 func (s *session) create(ctx context.Context) {
 	key := s.own()
-	a, code := s.door().do(ctx, http.MethodPost, s.path, cachetest.JSON, s.body(key))
+	a, code := s.do(ctx, http.MethodPost, s.path, cachetest.JSON, s.body(key))
 	if code != http.StatusConflict {
 		s.wrote(key, a, code)
 	}
@@ -109,13 +136,13 @@ func (s *session) create(ctx context.Context) {
 
 func (s *session) change(ctx context.Context) {
 	key := s.own()
-	a, code := s.door().do(ctx, http.MethodPatch, s.path+"/"+key, "application/merge-patch+json", s.body(key))
+	a, code := s.do(ctx, http.MethodPatch, s.path+"/"+key, "application/merge-patch+json", s.body(key))
 	s.wrote(key, a, code)
 }
 
 func (s *session) remove(ctx context.Context) {
 	key := s.own()
-	_, code := s.door().do(ctx, http.MethodDelete, s.path+"/"+key, "", "")
+	_, code := s.do(ctx, http.MethodDelete, s.path+"/"+key, "", "")
 	m := s.known[key]
 	switch {
 	case code == http.StatusOK, code == http.StatusNotFound:
@@ -132,7 +159,7 @@ func (s *session) saw(how, key string, rv uint64, before mark) {
 	case rv == 0 && before.must:
 		s.complain("%s: %s is not there, though written at %d", how, key, before.rv)
 	case rv != 0 && rv < before.rv:
-		s.complain("%s: %s at %d, after %d", how, key, rv, before.rv)
+		s.complain("%s: %s at %d, after %d (%s)", how, key, rv, before.rv, before.by)
 	case rv != 0 && before.gone && rv <= before.rv:
 		s.complain("%s: %s is there at %d, after it was gone", how, key, rv)
 	}
@@ -140,14 +167,14 @@ func (s *session) saw(how, key string, rv uint64, before mark) {
 	if rv == 0 {
 		m.gone = true
 	} else if rv > m.rv {
-		m.rv, m.gone = rv, false
+		m.rv, m.gone, m.by = rv, false, s.last()
 	}
 	s.known[key] = m
 }
 
 func (s *session) get(ctx context.Context) {
 	key := s.keys[s.r.IntN(len(s.keys))]
-	a, code := s.door().do(ctx, http.MethodGet, s.path+"/"+key, "", "")
+	a, code := s.do(ctx, http.MethodGet, s.path+"/"+key, "", "")
 	if code == http.StatusOK || code == http.StatusNotFound {
 		s.saw("get", key, a.rv(), s.known[key])
 	}
@@ -170,7 +197,7 @@ func versions(items []answer, into map[string]uint64) {
 func (s *session) before() map[string]mark { return maps.Clone(s.known) }
 
 func (s *session) list(ctx context.Context) {
-	a, code := s.door().do(ctx, http.MethodGet, s.path, "", "")
+	a, code := s.do(ctx, http.MethodGet, s.path, "", "")
 	if code == http.StatusOK {
 		all := map[string]uint64{}
 		versions(a.Items, all)
@@ -182,7 +209,7 @@ func (s *session) list(ctx context.Context) {
 func (s *session) listPages(ctx context.Context) {
 	all, token := map[string]uint64{}, ""
 	for {
-		a, code := s.door().do(ctx, http.MethodGet, s.path+"?limit=7&continue="+url.QueryEscape(token), "", "")
+		a, code := s.do(ctx, http.MethodGet, s.path+"?limit=7&continue="+url.QueryEscape(token), "", "")
 		if code != http.StatusOK {
 			return // what there was may have been compacted
 		}
@@ -196,7 +223,7 @@ func (s *session) listPages(ctx context.Context) {
 
 // watch follows one proxy for some events.
 func (s *session) watch(ctx context.Context) {
-	a, code := s.door().do(ctx, http.MethodGet, s.path, "", "")
+	a, code := s.do(ctx, http.MethodGet, s.path, "", "")
 	if code != http.StatusOK {
 		return
 	}
@@ -208,12 +235,13 @@ func (s *session) watch(ctx context.Context) {
 	left := 3
 	s.door().watch(ctx, s.path+"?watch=true&timeoutSeconds=1&resourceVersion="+a.Metadata.ResourceVersion, func(kind string, o answer) bool {
 		key := o.Metadata.Name
+		s.did("is told %s %s at %d", kind, key, o.rv())
 		m := s.known[key]
 		switch {
 		case kind == "DELETED":
 			m.gone = m.gone || m.rv <= o.rv()
 		case (kind == "ADDED" || kind == "MODIFIED") && o.rv() > m.rv:
-			m.rv, m.gone = o.rv(), false
+			m.rv, m.gone, m.by = o.rv(), false, s.last()
 		}
 		s.known[key] = m
 		left--
